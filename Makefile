@@ -1,0 +1,43 @@
+# `make demo` or `make test` is all the set-up there is: either makes the virtual environment first.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format bench clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO_OUT ?= out/demo
+
+help: ## show what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+# Debian keeps ensurepip in a package of its own; without it the new environment gets its pip from the system's.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV) 2>/dev/null || { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## synthetic archive -> train -> score -> evaluate, under five minutes
+	$(BIN)/skinvae demo --out $(DEMO_OUT)
+
+test: check ## checks, then all tests but the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: $(READY) ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+check: $(READY) ## format, lint, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## timings, as ratios of one run
+	$(BIN)/python -m benchmarks.scorer
+
+clean: ## remove the environment and everything made
+	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

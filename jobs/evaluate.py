@@ -1,0 +1,6 @@
+"""Evaluate a score table, as a Ray job: `ray job submit --working-dir . -- python jobs/evaluate.py --help`."""
+
+from skinvae.cli import run_verb
+
+if __name__ == "__main__":
+    run_verb("evaluate")

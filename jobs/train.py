@@ -1,0 +1,6 @@
+"""Train a model bundle, as a Ray job: `ray job submit --working-dir . -- python jobs/train.py --help`."""
+
+from skinvae.cli import run_verb
+
+if __name__ == "__main__":
+    run_verb("train")

@@ -1,0 +1,303 @@
+"""The command line: `skinvae VERB` and `python jobs/VERB.py` are this module.
+
+A command parses, loads the settings, calls one pipeline, and prints. Results go to stdout, all else to stderr.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+import skinvae
+from skinvae.config import load_config, render_toml
+from skinvae.errors import Interrupted, SkinvaeError
+
+app = typer.Typer(
+    name="skinvae",
+    help="Learns what normal dermoscopy images look like and scores whole archives for anomalies, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+_EXIT_CODES = (
+    "\n\nExit codes: 0 done; 1 training failed; 2 usage or settings; 3 done, but more rejected images than allowed; "
+    "4 input missing or forbidden; 5 interrupted, run again to resume."
+)
+
+Archives = Annotated[
+    list[str], typer.Argument(help="Zip archives, folders or prefixes: local paths or s3:// URIs.", show_default=False)
+]
+Out = Annotated[str, typer.Option("--out", help="Where the result goes: a path or s3:// URI.", show_default=False)]
+Labels = Annotated[
+    str,
+    typer.Option(help="CSV: ISIC's one-hot ground truth, or image_id and dx as in HAM10000.", show_default=False),
+]
+Groups = Annotated[
+    str | None,
+    typer.Option(help="CSV with lesion_id and image_id: photos of one lesion stay together.", show_default=False),
+]
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", help="TOML file of settings: a path or URI.", show_default=False)
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a setting, section.key=value; may be repeated.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print all settings as TOML and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and stop.")]
+
+
+def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what a user can meet into one sentence on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        # Schedulers stop a job with SIGTERM: it ends like Ctrl-C does, committing what is done.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            _fail(Interrupted("interrupted: run the same command again to resume"))
+        except SkinvaeError as error:
+            _fail(error)
+
+    return wrapped
+
+
+def _fail(error: SkinvaeError) -> None:
+    print(f"skinvae: {error}", file=sys.stderr)
+    raise typer.Exit(error.exit_code)
+
+
+@app.command(
+    epilog="Example: skinvae train ISIC2018_Task3_Training_Input.zip --labels ISIC2018_Task3_Training_GroundTruth.csv "
+    "--normal NV --groups HAM10000_metadata.csv --config configs/cpu.toml --out out/model" + _EXIT_CODES
+)
+@_reports_errors
+def train(
+    archives: Archives,
+    labels: Labels,
+    normal: Annotated[
+        list[str], typer.Option(help="Class that counts as normal; may be repeated.", show_default=False)
+    ],
+    out: Out,
+    groups: Groups = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+    print_config: PrintConfig = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train the VAE on the normal images of archives and write a model bundle; a stopped run resumes."""
+    settings = load_config(config, assignments or ())
+    if print_config:
+        print(render_toml(settings))
+        return
+    from skinvae.pipelines.train import train as run
+
+    command = shlex.join(["skinvae", *sys.argv[1:]])
+    summary = run(
+        archives,
+        labels=labels,
+        normal=normal,
+        out=out,
+        groups=groups,
+        config=settings,
+        command=command,
+        dry_run=dry_run,
+    )
+    if as_json:
+        _print_json(summary.as_dict())
+        return
+    images = f"{summary.num_train:,} normals trained on, {summary.num_validation:,} held out"
+    if dry_run:
+        print(f"would train: {images}; model bundle would go to {summary.model}")
+        return
+    print(f"{images}, {summary.num_rejected:,} could not be decoded")
+    print(f"best epoch {summary.best_epoch}, validation loss {summary.validation_loss:.2f}, {summary.seconds:.0f} s")
+    print(f"model {summary.model_id} is in {summary.model}: see MODEL_CARD.md, training_curve.png, reconstructions.png")
+
+
+@app.command(
+    epilog="Example: skinvae score s3://bucket/archive.zip --model out/model --table s3://bucket/scores. "
+    "Running it again scores only what is missing." + _EXIT_CODES
+)
+@_reports_errors
+def score(
+    archives: Archives,
+    model: Annotated[str, typer.Option(help="Model bundle that `train` wrote.", show_default=False)],
+    table: Annotated[
+        str, typer.Option(help="Score table, a Delta table; made if it is not there.", show_default=False)
+    ],
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+    print_config: PrintConfig = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Score every image of archives into a table, one row per image; running it again scores what is missing."""
+    settings = load_config(config, assignments or ())
+    if print_config:
+        print(render_toml(settings))
+        return
+    from skinvae.pipelines.score import check_reject_limit
+    from skinvae.pipelines.score import score as run
+
+    summary = run(archives, model=model, table=table, config=settings, dry_run=dry_run)
+    if as_json:
+        _print_json(summary.as_dict())
+    else:
+        print("\n".join(_score_lines(summary, dry_run=dry_run)))
+    check_reject_limit(summary, max_rejects=settings.score.max_rejects)
+
+
+@app.command(
+    epilog="Example: skinvae evaluate --table out/scores --labels ISIC2018_Task3_Training_GroundTruth.csv "
+    "--groups HAM10000_metadata.csv --protocol paper --out out/evaluation" + _EXIT_CODES
+)
+@_reports_errors
+def evaluate(
+    table: Annotated[str, typer.Option(help="Score table that `score` wrote.", show_default=False)],
+    labels: Labels,
+    out: Out,
+    groups: Groups = None,
+    normal: Annotated[
+        list[str] | None,
+        typer.Option(help="Class that counts as normal; default: those the model was trained on.", show_default=False),
+    ] = None,
+    protocol: Annotated[
+        Literal["all", "paper"],
+        typer.Option(help="all images, or besides them the paper's draws of 250 normals and 100 of each disease"),
+    ] = "all",
+    scoring_id: Annotated[
+        str | None, typer.Option(help="Which scoring, where the table holds several.", show_default=False)
+    ] = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Join scores with labels and compute AUROCs with 95 % intervals; images the model was trained on never count."""
+    settings = load_config(config, assignments or ())
+    if print_config:
+        print(render_toml(settings))
+        return
+    from skinvae.pipelines.evaluate import evaluate as run
+
+    evaluation = run(
+        table,
+        labels=labels,
+        out=out,
+        groups=groups,
+        normal=normal or (),
+        protocol=protocol,
+        scoring_id=scoring_id,
+        config=settings,
+    )
+    _print_evaluation(evaluation, out=out, as_json=as_json)
+
+
+@app.command(epilog="Example: skinvae demo --out out/demo" + _EXIT_CODES)
+@_reports_errors
+def demo(
+    out: Annotated[str, typer.Option(help="Folder for everything the demo makes.")] = "out/demo",
+    seed: Annotated[int, typer.Option(min=0, help="Of the synthetic images.")] = 0,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Make a small synthetic archive, then train, score and evaluate on it: one machine, no cloud."""
+    from skinvae.pipelines.demo import demo as run
+    from skinvae.pipelines.demo import demo_config
+
+    settings = demo_config(assignments or [])
+    if print_config:
+        print(render_toml(settings))
+        return
+    result = run(out, seed=seed, config=settings)
+    if not as_json:
+        print("\n".join(_score_lines(result.scored, dry_run=False)))
+    _print_evaluation(result.evaluation, out=f"{out}/evaluation", as_json=as_json)
+    if not as_json:
+        print("\n".join(_demo_lines(out)))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        print(skinvae.__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def run_verb(verb: str) -> None:
+    """Entry point of jobs/VERB.py: the same command, its verb fixed by the file."""
+    sys.argv.insert(1, verb)
+    app()
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document))
+
+
+def _score_lines(summary: Any, *, dry_run: bool) -> list[str]:
+    if dry_run:
+        missing = summary.num_members - summary.num_already_done
+        return [f"{missing:,} of {summary.num_members:,} members would be scored into {summary.table}"]
+    rejected = {status: count for status, count in summary.by_status.items() if status != "ok"}
+    reasons = "".join(f", {count:,} {status}" for status, count in sorted(rejected.items()))
+    speed = summary.num_images / summary.seconds if summary.seconds else 0.0
+    return [
+        f"{summary.num_scored:,} images scored, {summary.num_rejected:,} rejected{reasons}; "
+        f"{summary.num_already_done:,} of {summary.num_members:,} members were done before",
+        f"{summary.seconds:.0f} s, {speed:.0f} images/s from start to end",
+        f"table: {summary.table} (scoring {summary.scoring_id})",
+        'try:   duckdb -c "SELECT image_id, vae_reconst, p_value '
+        f"FROM read_parquet('{summary.table}/*.parquet') ORDER BY vae_reconst DESC LIMIT 10\"",
+    ]
+
+
+def _print_evaluation(evaluation: Any, *, out: str, as_json: bool) -> None:
+    from skinvae.report.evaluation import evaluation_document, evaluation_page
+
+    if as_json:
+        _print_json(evaluation_document(evaluation, provenance={"out": out}))
+        return
+    console = Console()
+    console.print(evaluation_page(evaluation))
+    pooled = evaluation.auroc.query("score == 'vae_reconst' and target == 'pooled'").iloc[0]
+    console.print(
+        f"pooled vae_reconst AUROC {pooled['auroc']:.3f} ({pooled['ci_low']:.3f} to {pooled['ci_high']:.3f})",
+        style="bold",
+        highlight=False,
+    )
+    print(f"written to {out}: evaluation.json, auroc.csv, roc_curves.png, score_histograms.png")
+
+
+def _demo_lines(out: str) -> list[str]:
+    tree = {
+        "archive/": "the synthetic images and their labels, in ISIC 2018's layout",
+        "model/reconstructions.png": "held-out nevi beside what the model makes of them",
+        "model/training_curve.png": "the loss, epoch by epoch",
+        "scores/": "the score table: Delta and plain Parquet, one row per image",
+        "evaluation/roc_curves.png": "one curve per disease and score",
+        "evaluation/score_histograms.png": "nevi against each disease",
+    }
+    return ["", f"{out}/", *(f"    {name:34}{meaning}" for name, meaning in tree.items())]

@@ -1,0 +1,192 @@
+"""All settings in one schema, composed from their owners', and where their values come from.
+
+TOML file < environment (SKINVAE_SECTION__KEY) < --set section.key=value; an unknown key is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from skinvae.errors import ConfigError, InputError
+from skinvae.images.decode import DecodeSettings
+from skinvae.model.scorer import ScoringSettings
+from skinvae.model.vae import ModelSettings
+from skinvae.storage.filesystem import Location, StorageSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainSettings(_Section):
+    """Training; the defaults are the paper's."""
+
+    num_epochs: int = Field(40, ge=0, description="passes over the training images; 0 writes an untrained bundle")
+    batch_size: int = Field(32, ge=1, description="images per step and worker")
+    learning_rate: float = Field(1e-4, gt=0, description="of Adam, with betas 0.9 and 0.999")
+    beta: float = Field(0.01, gt=0, description="variance sigma^2 of p(x|z), and the weight of the KL")
+    validation_fraction: float = Field(
+        0.05, gt=0, lt=1, description="share of the normals held out to choose the epoch"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="of the split, the weights, the order and the noise")
+    num_workers: int = Field(0, ge=0, description="data-parallel workers; 0 = one per GPU, or one on the CPU")
+    max_failures: int = Field(3, ge=0, description="how often a lost worker restarts training from its last epoch")
+
+
+class ScoreSettings(ScoringSettings):
+    """Scoring a whole archive: what a score depends on (ScoringSettings), and how the job runs."""
+
+    slice_size: int = Field(256, ge=1, description="archive members per unit of work, commit and resume")
+    max_rejects: float = Field(0.01, ge=0, le=1, description="share of rejected images above which the exit code is 3")
+    num_actors: int = Field(0, ge=0, description="scoring processes; 0 = one per GPU, or as the CPUs allow")
+    batch_size: int = Field(32, ge=1, description="images encoded at once")
+    decode_batch_size: int = Field(64, ge=1, description="draws decoded at once")
+    commit_seconds: float = Field(5.0, gt=0, description="how often finished slices are committed to the table")
+
+    @property
+    def scoring(self) -> ScoringSettings:
+        """Only what a score depends on."""
+        return ScoringSettings(**{name: getattr(self, name) for name in ScoringSettings.model_fields})
+
+
+class EvaluateSettings(_Section):
+    """Evaluation."""
+
+    seed: int = Field(0, ge=0, description="of the bootstrap and of the paper protocol's draws")
+    num_resamples: int = Field(1000, ge=100, description="bootstrap resamples per interval")
+
+
+class RaySettings(_Section):
+    """The Ray cluster. RAY_ADDRESS, which `ray job submit` sets, names one to join; else a local one is started."""
+
+    address: str | None = Field(None, description="cluster to join; default: RAY_ADDRESS, else start a local Ray")
+    device: Device = Field("auto", description="where models run; auto = GPUs if the cluster has any")
+
+
+class Config(BaseSettings):
+    """Every setting of every verb."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SKINVAE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    model: ModelSettings = ModelSettings()
+    images: DecodeSettings = DecodeSettings()
+    train: TrainSettings = TrainSettings()
+    score: ScoreSettings = ScoreSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    storage: StorageSettings = StorageSettings()
+    ray: RaySettings = RaySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """--set, then the environment, then the file; `load_config` hands over the file's values as `file_values`."""
+        assert isinstance(init_settings, InitSettingsSource)
+        file_values = init_settings.init_kwargs.pop("file_values", {})
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=file_values)
+
+
+def load_config(file: str | None = None, assignments: Iterable[str] = ()) -> Config:
+    """The settings from a TOML file (path or URI), the environment and `section.key=value` assignments.
+
+    Raises ConfigError with the setting, its value and what is wrong with it.
+    """
+    file_values = parse_toml(read_config_file(file), origin=file) if file else {}
+    return build_config(file_values, assignments)
+
+
+def build_config(file_values: dict[str, Any], assignments: Iterable[str] = ()) -> Config:
+    """The settings from the contents of a TOML file, the environment and assignments. Raises ConfigError."""
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        _assign(overrides, assignment)
+    from_sources: Callable[..., Config] = Config  # `file_values` is for settings_customise_sources, no field
+    try:
+        return from_sources(**overrides, file_values=file_values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def read_config_file(file: str) -> str:
+    """The text of a config file at a path or URI. Raises ConfigError if there is none."""
+    try:
+        return Location.parse(file).read_bytes().decode()
+    except InputError as error:
+        raise ConfigError(f"--config: {error}") from error
+
+
+def parse_toml(text: str, *, origin: str | None) -> dict[str, Any]:
+    """Raises ConfigError with the place of a syntax error."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"'{origin}' is no valid TOML: {error}") from error
+
+
+def setting_names(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every setting as section.key."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from setting_names(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def render_toml(config: Config) -> str:
+    """All settings as a TOML file that `--config` reads back, each with what it means; unset ones are left out."""
+    lines = []
+    for section, settings in config:
+        lines.append(f"[{section}]")
+        for name, field in type(settings).model_fields.items():
+            value = getattr(settings, name)
+            lines.append(f"# {field.description}" if value is not None else f"# {name}: {field.description}")
+            # JSON's numbers, strings and booleans are TOML's.
+            lines += [f"{name} = {json.dumps(value)}"] if value is not None else []
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _assign(overrides: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and name):
+        raise ConfigError(f"--set {assignment}: write section.key=value, for example score.num_samples=15")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    overrides.setdefault(section, {})[name] = value
+
+
+def _explain(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(key, list(setting_names()), n=1, cutoff=0.0)
+        return f"unknown setting '{key}': the nearest is '{nearest[0]}'; `--print-config` shows all"
+    return f"setting {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -1,0 +1,1 @@
+"""scores and labels -> AUROC with intervals. Pure: data frames in, data frames out."""

@@ -1,0 +1,167 @@
+"""Score rows and labels -> the images whose scores may be counted, and an account of all the others.
+
+An image the weights were fitted to, or another photo of a lesion they were fitted to, says nothing about unseen ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from skinvae.errors import LabelsError
+from skinvae.records import CLASSES, SCORES, Status
+
+NUM_EXAMPLES = 5
+SAME_SCORE_TOLERANCE = 1e-6
+"""Relative: the same pixels in another batch or archive score within this (scores.md, oracle 8)."""
+
+
+@dataclass(frozen=True)
+class LabelJoin:
+    """The evaluated images, one row each, and where every other row of the table went.
+
+    num_rows = rejected + unmatched + repeated + ambiguous + trained + trained lesion + len(evaluated).
+    """
+
+    evaluated: pd.DataFrame
+    """image_id, label, group (the lesion, null if not known), six scores in nats; sorted by image_id."""
+    normal: tuple[str, ...]
+    num_rows: int
+    num_rejected: Mapping[str, int]
+    """Rows without scores, by status."""
+    num_unmatched: int
+    """Scored rows without a label."""
+    unmatched_examples: tuple[str, ...]
+    num_labels: int
+    num_labels_unmatched: int
+    """Labels whose image has no row in the table, scored or rejected."""
+    labels_unmatched_examples: tuple[str, ...]
+    num_labels_repeated: int
+    """Labels that match several scored rows, ambiguous ones included."""
+    num_repeated: int
+    """Rows left out since another row holds the same image_id and the same scores."""
+    num_ambiguous: int
+    """Rows left out since rows of their image_id disagree: different pictures under one name, and one label."""
+    num_trained: int
+    """Rows left out since the weights were fitted to the image."""
+    num_trained_lesion: int
+    """Rows left out since the weights were fitted to another image of the lesion."""
+    num_validation_normals: int
+    """Evaluated normals that chose the epoch. They count: the weights were not fitted to them."""
+    groups_known: bool
+    absent_classes: tuple[str, ...]
+    """Classes among the labels of which no image is left."""
+
+    @property
+    def is_normal(self) -> np.ndarray:
+        """Boolean mask over the rows of `evaluated`."""
+        return self.evaluated["label"].isin(self.normal).to_numpy()
+
+
+def join_labels(
+    scores: pd.DataFrame,
+    *,
+    labels: pd.DataFrame,
+    normal: Collection[str],
+    split: pd.DataFrame,
+    groups: pd.Series[str] | None = None,
+) -> LabelJoin:
+    """Join rows of SCORE_SCHEMA (one scoring_id) with `parse_labels`' frame and `parse_groups`' lesions.
+
+    `split` has SPLIT_SCHEMA; its own groups are used too. Raises LabelsError where no label is a `normal` class.
+    """
+    _check_normal(normal, labels=labels)
+    is_ok = (scores["status"] == str(Status.OK)).to_numpy()
+    rows = _scored_rows(scores[is_ok]).merge(labels, on="image_id", how="left", validate="many_to_one")
+    unmatched = rows.loc[rows["label"].isna(), "image_id"]
+    rows = rows[rows["label"].notna()]
+    num_labels_repeated = int((rows["image_id"].value_counts() > 1).sum())
+    rows, num_repeated, num_ambiguous = _one_row_per_image(rows)
+
+    lesions = _lesions(split, groups=groups)
+    rows = rows.assign(group=lesions.reindex(rows["image_id"]).to_numpy())
+    was_trained, shares_lesion = _seen_in_training(rows, split=split, lesions=lesions)
+    evaluated = rows.loc[~was_trained & ~shares_lesion, ["image_id", "label", "group", *SCORES]]
+    evaluated = evaluated.sort_values("image_id").reset_index(drop=True)
+
+    validated = split.loc[split["split"] == "validation", "image_id"]
+    labels_unmatched = labels.loc[~labels["image_id"].isin(scores["image_id"]), "image_id"]
+    return LabelJoin(
+        evaluated=evaluated,
+        normal=order_classes(normal),
+        num_rows=len(scores),
+        num_rejected={str(k): int(v) for k, v in scores.loc[~is_ok, "status"].value_counts().items()},
+        num_unmatched=len(unmatched),
+        unmatched_examples=_examples(unmatched),
+        num_labels=len(labels),
+        num_labels_unmatched=len(labels_unmatched),
+        labels_unmatched_examples=_examples(labels_unmatched),
+        num_labels_repeated=num_labels_repeated,
+        num_repeated=num_repeated,
+        num_ambiguous=num_ambiguous,
+        num_trained=int(was_trained.sum()),
+        num_trained_lesion=int(shares_lesion.sum()),
+        num_validation_normals=int((evaluated["label"].isin(normal) & evaluated["image_id"].isin(validated)).sum()),
+        groups_known=not lesions.empty,
+        absent_classes=order_classes(set(labels["label"]) - set(evaluated["label"])),
+    )
+
+
+def order_classes(names: Collection[str]) -> tuple[str, ...]:
+    """The classes of ISIC 2018 in the order of their CSV, then all others by name."""
+    names = set(names)
+    return (*(name for name in CLASSES if name in names), *sorted(names - set(CLASSES)))
+
+
+def _check_normal(normal: Collection[str], *, labels: pd.DataFrame) -> None:
+    if not set(normal) & set(labels["label"]):
+        raise LabelsError(
+            f"no label is of the normal class {' or '.join(sorted(normal))}; "
+            f"the classes are {', '.join(order_classes(labels['label'].unique()))}"
+        )
+
+
+def _scored_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return image_id and the scores of rows whose status is ok; that they are finite is the table's promise."""
+    if not np.isfinite(rows[list(SCORES)].to_numpy(dtype=float)).all():
+        raise ValueError("a row with status ok holds a score that is null or not finite")
+    return rows[["image_id", *SCORES]]
+
+
+def _seen_in_training(
+    rows: pd.DataFrame, *, split: pd.DataFrame, lesions: pd.Series[str]
+) -> tuple[pd.Series[bool], pd.Series[bool]]:
+    """Return masks over `rows`: the image itself was trained on; only another image of its lesion was."""
+    trained = split[split["split"] == "train"]
+    # Both sources, should the groups file and the split name a lesion differently.
+    trained_lesions = set(trained["group"].dropna()) | set(lesions.reindex(trained["image_id"]).dropna())
+    was_trained = rows["image_id"].isin(trained["image_id"])
+    return was_trained, rows["group"].isin(trained_lesions) & ~was_trained
+
+
+def _one_row_per_image(rows: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
+    """Return one row per image_id, the number of repetitions and the number of rows that contradict each other."""
+    low, high = (rows.groupby("image_id")[list(SCORES)].agg(how) for how in ("min", "max"))
+    scale = np.maximum(1.0, np.maximum(low.abs(), high.abs()))
+    agrees = ((high - low) <= SAME_SCORE_TOLERANCE * scale).all(axis=1)
+    is_ambiguous = ~rows["image_id"].isin(agrees.index[agrees.to_numpy()])
+    # Sorted, so that the row kept does not depend on the order in which the table's files were read.
+    agreeing = rows[~is_ambiguous].sort_values(["image_id", *SCORES], kind="stable")
+    kept = agreeing.drop_duplicates("image_id")
+    return kept, len(agreeing) - len(kept), int(is_ambiguous.sum())
+
+
+def _lesions(split: pd.DataFrame, *, groups: pd.Series[str] | None) -> pd.Series[str]:
+    """Lesion by image_id: from the groups file, else from the split."""
+    own: pd.Series[str] = split.drop_duplicates("image_id").set_index("image_id")["group"].dropna().astype(object)
+    if groups is None:
+        return own
+    known: pd.Series[str] = pd.concat([groups.astype(object), own[~own.index.isin(groups.index)]])
+    return known
+
+
+def _examples(image_ids: pd.Series[str]) -> tuple[str, ...]:
+    return tuple(str(image_id) for image_id in sorted(image_ids.unique())[:NUM_EXAMPLES])

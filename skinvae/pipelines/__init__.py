@@ -1,0 +1,1 @@
+"""train, score, evaluate: the only folder that imports Ray."""

@@ -1,0 +1,78 @@
+"""demo: a synthetic archive, then train, score and evaluate on it: the main job on one machine, with no cloud."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+
+from skinvae.config import Config, build_config, parse_toml
+from skinvae.errors import UsageError
+from skinvae.images.synthetic import DEMO_COUNTS, make_archive
+from skinvae.pipelines.evaluate import evaluate
+from skinvae.pipelines.progress import say
+from skinvae.pipelines.runtime import ray_session
+from skinvae.pipelines.score import ScoreSummary, score
+from skinvae.pipelines.train import TrainSummary, train
+from skinvae.report.evaluation import Evaluation
+from skinvae.storage.filesystem import Location
+
+ARCHIVE, LABELS, GROUPS = "archive/images.zip", "archive/GroundTruth.csv", "archive/metadata.csv"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What each verb of the demo returned."""
+
+    trained: TrainSummary
+    scored: ScoreSummary
+    evaluation: Evaluation
+
+
+def demo_config(assignments: list[str]) -> Config:
+    """The settings of demo.toml, which is part of the package, under environment and assignments."""
+    text = resources.files("skinvae").joinpath("demo.toml").read_text()
+    return build_config(parse_toml(text, origin="demo.toml"), assignments)
+
+
+def demo(out: str, *, seed: int, config: Config) -> DemoResult:
+    """Make the archive below `out` and run the three verbs on it; what a run before has done is not done again."""
+    folder = Location.parse(out, config.storage)
+    if not folder.is_local:
+        raise UsageError(f"--out {out}: the demo writes to a local folder")
+    archive, labels, groups = (str(folder / name) for name in (ARCHIVE, LABELS, GROUPS))
+    if not (folder / GROUPS).exists():
+        _write_archive(folder, seed=seed)
+    with ray_session(config.ray):
+        say("\n== train: learn what a nevus looks like")
+        trained = train(
+            [archive],
+            labels=labels,
+            normal=["NV"],
+            out=str(folder / "model"),
+            groups=groups,
+            config=config,
+            command=f"skinvae demo --out {out} --seed {seed}",
+        )
+        say("\n== score: how anomalous is every image of the archive?")
+        scored = score([archive], model=str(folder / "model"), table=str(folder / "scores"), config=config)
+    say("\n== evaluate: do abnormal images score higher?")
+    evaluation = evaluate(
+        str(folder / "scores"),
+        labels=labels,
+        out=str(folder / "evaluation"),
+        groups=groups,
+        normal=(),
+        protocol="all",
+        scoring_id=None,
+        config=config,
+    )
+    return DemoResult(trained, scored, evaluation)
+
+
+def _write_archive(folder: Location, *, seed: int) -> None:
+    say(f"== drawing {sum(DEMO_COUNTS.values())} synthetic dermoscopy images of {len(DEMO_COUNTS)} classes")
+    archive = make_archive(DEMO_COUNTS, seed=seed)
+    (folder / ARCHIVE).write_bytes(archive.zip_bytes)
+    (folder / LABELS).write_bytes(archive.labels_csv.encode())
+    # Last: its presence says that the archive is complete.
+    (folder / GROUPS).write_bytes(archive.metadata_csv.encode())

@@ -1,0 +1,120 @@
+"""evaluate: score table + labels -> AUROC with intervals, pictures, and an account of every row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from skinvae.config import Config
+from skinvae.errors import BundleError, TableError, UsageError
+from skinvae.metrics.evaluation import evaluate_scores
+from skinvae.metrics.join import LabelJoin, join_labels
+from skinvae.metrics.labels import parse_groups, parse_labels
+from skinvae.metrics.protocols import paper_protocol
+from skinvae.pipelines.provenance import library_versions
+from skinvae.records import SCORES
+from skinvae.report.evaluation import Evaluation, evaluation_document
+from skinvae.report.figures import png_bytes, roc_curves, score_histograms
+from skinvae.storage.bundle import BundleConfig, read_bundle_config, read_split
+from skinvae.storage.filesystem import Location
+from skinvae.storage.frames import read_csv
+from skinvae.storage.score_table import ScoreTable
+
+Protocol = Literal["all", "paper"]
+
+_COLUMNS = ("image_id", "status", "model_id", *SCORES)
+
+
+def evaluate(
+    table: str,
+    *,
+    labels: str,
+    out: str,
+    groups: str | None,
+    normal: Sequence[str],
+    protocol: Protocol,
+    scoring_id: str | None,
+    config: Config,
+) -> Evaluation:
+    """Join, drop what the model was trained on, compute AUROCs, and write evaluation.json, auroc.csv and the figures.
+
+    `normal` = () takes the classes that training called normal. Raises UsageError if the table holds several
+    scorings and `scoring_id` names none of them, LabelsError if the labels do not fit.
+    """
+    storage = config.storage
+    scores = ScoreTable.open(Location.parse(table, storage))
+    chosen = choose_scoring(scores, scoring_id)
+    frame = scores.read(_COLUMNS, scoring_id=chosen).to_pandas()
+    model, split = _trained_model(scores, frame)
+    join = join_labels(
+        frame,
+        labels=parse_labels(read_csv(Location.parse(labels, storage)), origin=labels),
+        normal=normal or model.normal_classes,
+        split=split,
+        groups=parse_groups(read_csv(Location.parse(groups, storage)), origin=groups) if groups else None,
+    )
+    evaluation = _evaluate(join, scoring_id=chosen, protocol=protocol, config=config)
+    provenance = {
+        "table": scores.location.uri,
+        "table_version": scores.version,
+        "scoring_id": chosen,
+        "model_id": frame["model_id"].iloc[0],
+        "labels": labels,
+        "groups": groups,
+        "protocol": protocol,
+        "settings": config.evaluate.model_dump(),
+        "versions": library_versions(),
+    }
+    _write(evaluation, Location.parse(out, storage), provenance=provenance)
+    return evaluation
+
+
+def choose_scoring(table: ScoreTable, scoring_id: str | None) -> str:
+    """The one scoring to evaluate. Raises TableError for an empty table, UsageError where there is a choice to make."""
+    found = table.scoring_ids()
+    if not found:
+        raise TableError(f"the score table '{table.location}' is empty: run `skinvae score` first")
+    listed = ", ".join(found)
+    if scoring_id is not None and scoring_id not in found:
+        raise UsageError(f"'{table.location}' holds no scoring '{scoring_id}': --scoring-id takes one of {listed}")
+    if scoring_id is None and len(found) > 1:
+        raise UsageError(f"'{table.location}' holds {len(found)} scorings: choose with --scoring-id one of {listed}")
+    return scoring_id or found[0]
+
+
+def _trained_model(table: ScoreTable, frame: pd.DataFrame) -> tuple[BundleConfig, pd.DataFrame]:
+    """The config and split of the model that made the scores, as `score` copied them beside the table."""
+    model_id = str(frame["model_id"].iloc[0])
+    copies = table.location / "_skinvae" / model_id
+    config, digest = read_bundle_config(copies)
+    if not digest.startswith(model_id):
+        raise BundleError(f"'{copies}' belongs to another model than '{model_id}': copy the bundle's files there again")
+    return config, read_split(copies, config)
+
+
+def _evaluate(join: LabelJoin, *, scoring_id: str, protocol: Protocol, config: Config) -> Evaluation:
+    settings = config.evaluate
+    auroc = evaluate_scores(
+        join.evaluated,
+        normal=join.normal,
+        scoring_id=scoring_id,
+        rng=np.random.default_rng(settings.seed),
+        num_resamples=settings.num_resamples,
+    )
+    paper = paper_protocol(join.evaluated, normal=join.normal, seed=settings.seed) if protocol == "paper" else None
+    return Evaluation(join=join, auroc=auroc, paper=paper)
+
+
+def _write(evaluation: Evaluation, out: Location, *, provenance: dict[str, Any]) -> None:
+    join = evaluation.join
+    (out / "auroc.csv").write_bytes(evaluation.auroc.to_csv(index=False).encode())
+    document = json.dumps(evaluation_document(evaluation, provenance=provenance), indent=2) + "\n"
+    (out / "evaluation.json").write_bytes(document.encode())
+    if evaluation.paper is not None:
+        (out / "paper_protocol.csv").write_bytes(evaluation.paper.frame.to_csv(index=False).encode())
+    (out / "roc_curves.png").write_bytes(png_bytes(roc_curves(join.evaluated, normal=join.normal, scores=SCORES)))
+    (out / "score_histograms.png").write_bytes(png_bytes(score_histograms(join.evaluated, normal=join.normal)))

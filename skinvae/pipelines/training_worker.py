@@ -1,0 +1,187 @@
+"""What one data-parallel worker of a training run does: epochs over images that lie decoded in shared memory.
+
+Order, noise and weights are functions of (seed, epoch, image), never of the worker, so a resumed run goes on as the
+interrupted one would have.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skinvae.config import TrainSettings
+from skinvae.model.noise import draw_noise
+from skinvae.model.objective import vae_loss
+from skinvae.model.vae import VAE, ModelSettings, to_unit_range
+from skinvae.storage.checkpoints import load_checkpoint, save_checkpoint
+
+_VALIDATION_STREAM = 0
+"""The same draws in every epoch, so that epochs are compared on equal terms; epoch e trains on stream e >= 1."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What the driver tells its workers."""
+
+    model: ModelSettings
+    train: TrainSettings
+    num_threads: int
+    progress: Any
+    """ProgressActor"""
+
+
+class ImageStore:
+    """The decoded images of the run: blocks in Ray's shared memory, indexed as one array."""
+
+    def __init__(self, blocks: list[NDArray[np.uint8]]) -> None:
+        self._blocks = blocks
+        self._starts = np.cumsum([0, *map(len, blocks)])
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """A copy of the images (len(indices), H, W, 3)."""
+        owners = np.searchsorted(self._starts, indices, side="right") - 1
+        offsets = indices - self._starts[owners]
+        return np.stack([self._blocks[owner][offset] for owner, offset in zip(owners, offsets, strict=True)])
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Entry point for Ray Train; every worker runs it, and reports as often as the others."""
+    settings: WorkerSettings = config["settings"]
+    torch.set_num_threads(settings.num_threads)
+    torch.manual_seed(settings.train.seed)
+    images, train_indices, validation_indices = _load_images()
+    # Channels last: 1.3 times the steps per second on CPUs, and what tensor cores want.
+    model = ray.train.torch.prepare_model(VAE(settings.model).to(memory_format=torch.channels_last))
+    trainer = _Trainer(model, settings, images)
+    trainer.resume()
+    if settings.train.num_epochs == 0:
+        trainer.report(0, trainer.validate(validation_indices))
+    for epoch in range(trainer.next_epoch, settings.train.num_epochs + 1):
+        trained = trainer.train_epoch(epoch, train_indices)
+        if not trainer.report(epoch, trainer.validate(validation_indices), trained):
+            return
+
+
+class _Trainer:
+    def __init__(self, model: nn.Module, settings: WorkerSettings, images: ImageStore) -> None:
+        context = ray.train.get_context()
+        self._rank, self._world_size = context.get_world_rank(), context.get_world_size()
+        self._model = model
+        self._settings = settings
+        self._images = images
+        self._device = ray.train.torch.get_device()
+        self._optimizer = torch.optim.Adam(model.parameters(), lr=settings.train.learning_rate)
+        self._history: list[dict[str, Any]] = []
+        self.next_epoch = 1
+
+    @property
+    def _vae(self) -> VAE:
+        inner = self._model.module if isinstance(self._model, nn.parallel.DistributedDataParallel) else self._model
+        assert isinstance(inner, VAE)
+        return inner
+
+    def resume(self) -> None:
+        """Go on behind the newest epoch that was reported, if there is one."""
+        if checkpoint := ray.train.get_checkpoint():
+            with checkpoint.as_directory() as folder:
+                state = load_checkpoint(Path(folder), model=self._vae, optimizer=self._optimizer)
+            self._history = state["history"]
+            self.next_epoch = state["epoch"] + 1
+
+    def train_epoch(self, epoch: int, indices: NDArray[np.int64]) -> dict[str, float]:
+        """One pass over all training images in a new order; their mean losses."""
+        settings = self._settings.train
+        self._model.train()
+        order = np.random.Generator(np.random.Philox(key=[settings.seed, epoch])).permutation(indices)
+        sums = torch.zeros(4, dtype=torch.float64, device=self._device)
+        for batch, num_global in self._batches(order):
+            loss = self._loss(batch, stream=epoch)
+            self._optimizer.zero_grad(set_to_none=True)
+            # DDP averages over workers, whose batches may differ by an image: weigh by images, not by workers.
+            (loss.total * (len(batch) * self._world_size / num_global)).backward()
+            self._optimizer.step()
+            sums += _weighted(loss, len(batch))
+            if self._rank == 0:
+                self._settings.progress.advance.remote(num_global, epoch=epoch)
+        return self._means(sums)
+
+    def validate(self, indices: NDArray[np.int64]) -> dict[str, float]:
+        """Mean losses of the held-out images, with the same draws in every epoch."""
+        self._model.eval()
+        sums = torch.zeros(4, dtype=torch.float64, device=self._device)
+        with torch.inference_mode():
+            for batch, _ in self._batches(indices):
+                sums += _weighted(self._loss(batch, stream=_VALIDATION_STREAM, model=self._vae), len(batch))
+        return self._means(sums)
+
+    def report(self, epoch: int, validated: dict[str, float], trained: dict[str, float] | None = None) -> bool:
+        """Hand the epoch's losses and state to Ray Train; False if training must end because a loss is not finite."""
+        if trained is not None:
+            self._history.append({"epoch": epoch, "split": "train", **trained})
+        self._history.append({"epoch": epoch, "split": "validation", **validated})
+        finite = all(math.isfinite(value) for value in [*validated.values(), *(trained or {}).values()])
+        metrics = {"epoch": epoch, "validation_loss": validated["loss"], "diverged": not finite}
+        if self._rank == 0:
+            self._settings.progress.advance.remote(0, epoch=epoch, validated=validated, trained=trained)
+        if not finite or self._rank != 0:
+            ray.train.report(metrics)
+            return finite
+        with tempfile.TemporaryDirectory() as folder:
+            state = {"epoch": epoch, "history": self._history}
+            save_checkpoint(Path(folder), model=self._vae, optimizer=self._optimizer, state=state)
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        return True
+
+    def _loss(self, batch: NDArray[np.int64], *, stream: int, model: nn.Module | None = None) -> Any:
+        settings = self._settings
+        pixels = self._images[batch]
+        eps_BKD = draw_noise(
+            pixels, seed=settings.train.seed, num_samples=1, num_latents=settings.model.num_latents, stream=stream
+        )
+        x_BCHW = to_unit_range(torch.from_numpy(pixels).to(self._device))
+        eps_BD = torch.from_numpy(eps_BKD[:, 0]).to(self._device)
+        x_hat_BCHW, mu_BD, logvar_BD = (model or self._model)(x_BCHW, eps_BD)
+        return vae_loss(x_BCHW, x_hat_BCHW, mu_BD, logvar_BD, beta=settings.train.beta)
+
+    def _batches(self, order: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:
+        """This worker's share of every global batch, and the global batch's size.
+
+        Global batches differ by at most one image, and so do the shares: none is left out, none is tiny.
+        """
+        num_batches = math.ceil(len(order) / (self._settings.train.batch_size * self._world_size))
+        for batch in np.array_split(order, max(1, num_batches)):
+            yield np.array_split(batch, self._world_size)[self._rank], len(batch)
+
+    def _means(self, sums: Tensor) -> dict[str, float]:
+        if self._world_size > 1:
+            torch.distributed.all_reduce(sums)
+        total, reconst, kl, count = sums.tolist()
+        return {"loss": total / count, "reconst": reconst / count, "kl": kl / count}
+
+
+def _weighted(loss: Any, count: int) -> Tensor:
+    values = torch.stack([*loss]).detach().double() * count
+    return torch.cat([values, values.new_tensor([count])])
+
+
+def _load_images() -> tuple[ImageStore, NDArray[np.int64], NDArray[np.int64]]:
+    """All blocks of the dataset, not this worker's share of them: every epoch shares the images out anew."""
+    shard = ray.train.get_dataset_shard("images")
+    assert shard is not None
+    blocks, held_out = [], []
+    for batch in shard.iter_batches(batch_size=None, batch_format="numpy"):
+        blocks.append(batch["image"])
+        held_out.append(batch["held_out"])
+    mask = np.concatenate(held_out)
+    return ImageStore(blocks), np.flatnonzero(~mask), np.flatnonzero(mask)

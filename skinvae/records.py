@@ -1,0 +1,107 @@
+"""The rows that skinvae exchanges: their Arrow schemas, and the unit and meaning of every column.
+
+This module knows names and types only; it computes nothing.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import pyarrow as pa
+
+
+class Status(str, Enum):
+    """What became of one image. Every row of a score table carries exactly one of these codes."""
+
+    OK = "ok"
+    UNDECODABLE = "undecodable"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    CORRUPT_CRC = "corrupt_crc"
+    ENCRYPTED = "encrypted"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    NONFINITE = "nonfinite"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def meaning(self) -> str:
+        """One line for documentation and summaries."""
+        return _STATUS_MEANINGS[self]
+
+
+_STATUS_MEANINGS = {
+    Status.OK: "scored",
+    Status.UNDECODABLE: "the bytes claim to be an image, but its decoder refuses them",
+    Status.TRUNCATED: "the bytes end before the image does",
+    Status.TOO_LARGE: "more bytes, pixels or pixels a side than the settings allow; never decoded",
+    Status.CORRUPT_CRC: "the bytes do not match the checksum in the archive",
+    Status.ENCRYPTED: "the archive member is encrypted",
+    Status.UNSUPPORTED_FORMAT: "not an image format, or archive compression, that skinvae reads",
+    Status.NONFINITE: "the model's scores of the image are not finite",
+}
+
+SCORES = ("vae", "vae_reconst", "vae_kl", "iwae", "iwae_reconst", "iwae_kl")
+"""The six anomaly scores, in nats, higher = more anomalous (Lu & Xu 2018, Table 2)."""
+
+CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+"""The diagnoses of ISIC 2018 Task 3, in the order of the official ground-truth CSV."""
+
+
+def _column(name: str, type_: pa.DataType, meaning: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
+    metadata = {"meaning": meaning} | ({"unit": unit} if unit else {})
+    return pa.field(name, type_, nullable=nullable, metadata=metadata)
+
+
+def _score_column(name: str, meaning: str) -> pa.Field:
+    return _column(name, pa.float64(), f"{meaning}; null unless status is ok", unit="nats", nullable=True)
+
+
+SCORE_SCHEMA = pa.schema(
+    [
+        _column("image_id", pa.string(), "the member's file stem, what labels join on"),
+        _column("source", pa.string(), "URI of the archive"),
+        _column("source_id", pa.string(), "digest of the archive's URI and its ETag, or its size and mtime"),
+        _column("member", pa.string(), "name of the image inside the archive"),
+        _column("member_index", pa.int64(), "ordinal of the member inside the archive, from 0"),
+        _column("width", pa.int32(), "width of the original, after EXIF rotation", unit="pixels", nullable=True),
+        _column("height", pa.int32(), "height of the original, after EXIF rotation", unit="pixels", nullable=True),
+        _column("num_bytes", pa.int64(), "size of the encoded image", unit="bytes", nullable=True),
+        _column("status", pa.string(), "'ok', or the code of the reason why there are no scores"),
+        _column("error", pa.string(), "the reason in words; null if status is ok", nullable=True),
+        _score_column("vae", "negative ELBO: vae_reconst + vae_kl"),
+        _score_column("vae_reconst", "mean of -log p(x|z_i) over the draws"),
+        _score_column("vae_kl", "KL(q(z|x) || p(z)) in closed form"),
+        _score_column("iwae", "negative importance-weighted bound of num_samples draws"),
+        _score_column("iwae_reconst", "its reconstruction part"),
+        _score_column("iwae_kl", "its KL part"),
+        _column("ess", pa.float64(), "effective sample size of the importance weights, 1..num_samples", nullable=True),
+        _column(
+            "p_value",
+            pa.float64(),
+            "share of held-out normals with a vae_reconst at least as high; null for images the model was trained on",
+            nullable=True,
+        ),
+        _column("num_samples", pa.int32(), "draws of z per image, k in the paper"),
+        _column("seed", pa.int64(), "seed of the draws"),
+        _column("score_mode", pa.string(), "'exact' or 'released'"),
+        _column("noise", pa.string(), "kind of the draws"),
+        _column("precision", pa.string(), "floating-point format of the network"),
+        _column("model_id", pa.string(), "digest of the model bundle"),
+        _column("scoring_id", pa.string(), "digest of all that a score depends on beside the pixels"),
+        _column("slice_id", pa.string(), "source_id-scoring_id-start-stop: the unit of work that wrote the row"),
+        _column("run_id", pa.string(), "the job that wrote the row"),
+        _column("scored_at", pa.timestamp("us", tz="UTC"), "when the row was made"),
+    ]
+)
+"""One row per image member of an archive; key = (source_id, scoring_id, member_index)."""
+
+SPLIT_SCHEMA = pa.schema(
+    [
+        _column("image_id", pa.string(), "file stem of the image"),
+        _column("group", pa.string(), "the lesion the image shows; null if not known", nullable=True),
+        _column("split", pa.string(), "'train' (the weights saw it) or 'validation' (it chose the epoch)"),
+    ]
+)
+"""The images a model has seen: split.parquet of a model bundle."""

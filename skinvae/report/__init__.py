@@ -1,0 +1,1 @@
+"""Results -> terminal tables and figures."""

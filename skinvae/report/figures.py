@@ -1,0 +1,175 @@
+"""Matplotlib figures of an evaluation and of a training run.
+
+Figures are made without pyplot, so that nothing global changes and no display is needed; the caller saves them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+from skinvae.metrics.auroc import POOLED, auroc
+from skinvae.metrics.evaluation import abnormal_classes
+
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe & Ito's colours, told apart with any colour vision; yellow left out, too pale for a line on white."""
+_DASHES = ("-", "--", ":")
+"""Change once the colours are used up."""
+_POOLED_COLOUR = "black"
+_NORMAL_COLOUR = "#9A9A9A"
+_NUM_BINS = 40
+_FENCE = 5.0
+"""Interquartile ranges between the quartiles and the ends of the axis: outliers must not squeeze the bars."""
+
+
+def roc_curves(evaluated: pd.DataFrame, *, normal: Collection[str], scores: Sequence[str] = ("vae_reconst",)) -> Figure:
+    """Return one panel per score: a ROC curve for each abnormal class and for all pooled, AUROC in the legend.
+
+    `evaluated` is `LabelJoin.evaluated`. Raises LabelsError where either side has no image.
+    """
+    classes = abnormal_classes(evaluated, normal=normal)
+    figure, panels = _grid(len(scores), num_columns=min(3, len(scores)), panel_size=(4.6, 4.6))
+    is_normal = evaluated["label"].isin(normal).to_numpy()
+    for axes, score in zip(panels, scores, strict=True):
+        values = evaluated[score].to_numpy(dtype=np.float64)
+        axes.plot([0, 1], [0, 1], color="#CCCCCC", linewidth=1, label="_chance")
+        for index, target in enumerate((*classes, POOLED)):
+            chosen = ~is_normal if target == POOLED else (evaluated["label"] == target).to_numpy()
+            area = auroc(values[is_normal], abnormal=values[chosen])
+            truth = np.r_[np.zeros(is_normal.sum()), np.ones(chosen.sum())]
+            false_positive, true_positive, _ = roc_curve(truth, np.r_[values[is_normal], values[chosen]])
+            style = _line_style(index) if target != POOLED else {"color": _POOLED_COLOUR, "linewidth": 2.2}
+            axes.plot(false_positive, true_positive, label=f"{target} {area:.3f}", **style)
+        axes.set(
+            xlim=(0, 1), ylim=(0, 1.005), aspect="equal", title=f"{score}: each class against {' + '.join(normal)}"
+        )
+        axes.set(xlabel="normal images flagged (share)", ylabel="abnormal images flagged (share)")
+        axes.legend(loc="lower right", title="AUROC", fontsize="small")
+    return figure
+
+
+def score_histograms(evaluated: pd.DataFrame, *, normal: Collection[str], score: str = "vae_reconst") -> Figure:
+    """Return one panel per abnormal class: its scores over those of the normals, as densities on one axis.
+
+    Far outliers do not stretch the axis; each panel says how many images of its class lie beyond it.
+    """
+    classes = abnormal_classes(evaluated, normal=normal)
+    figure, panels = _grid(len(classes), num_columns=min(3, len(classes)), panel_size=(3.6, 2.5))
+    values = evaluated[score].to_numpy(dtype=np.float64)
+    low, high = _robust_limits(values)
+    edges = np.linspace(low, high, _NUM_BINS + 1)
+    normals = values[evaluated["label"].isin(normal).to_numpy()]
+    for index, (axes, name) in enumerate(zip(panels, classes, strict=True)):
+        abnormal = values[(evaluated["label"] == name).to_numpy()]
+        axes.hist(normals, bins=list(edges), weights=_density(normals, edges=edges), color=_NORMAL_COLOUR, alpha=0.6)
+        axes.hist(
+            abnormal,
+            bins=list(edges),
+            weights=_density(abnormal, edges=edges),
+            histtype="step",
+            linewidth=1.6,
+            color=_line_style(index)["color"],
+        )
+        num_beyond = int(((abnormal < low) | (abnormal > high)).sum())
+        axes.set_title(f"{name}, {len(abnormal):,} images" + (f" ({num_beyond} beyond)" if num_beyond else ""))
+        axes.set(xlim=(low, high), yticks=[])
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    figure.suptitle(f"{score}: each class (line) over {len(normals):,} normals (grey)")
+    figure.supxlabel(f"{score} (nats), higher = more anomalous")
+    figure.supylabel("density")
+    return figure
+
+
+def training_curve(history: pd.DataFrame, *, best_epoch: int | None = None) -> Figure:
+    """Return loss, reconst and kl by epoch, for the training and validation images.
+
+    Columns of `history`: epoch, split ('train' or 'validation'), loss, reconst, kl, per image. `best_epoch` is the one
+    whose weights are kept; without it, that of the lowest validation loss.
+    """
+    validation = history[history["split"] == "validation"]
+    if best_epoch is None and len(validation):
+        best_epoch = int(validation["epoch"].to_numpy()[validation["loss"].to_numpy().argmin()])
+    figure, panels = _grid(3, num_columns=3, panel_size=(3.6, 3.0))
+    titles = {"loss": "loss = reconst + beta kl", "reconst": "reconst = half the squared error", "kl": "KL divergence"}
+    # Pixels lie in [-1, 1]; dividing by sigma^2 = beta would make nats of the first two.
+    units = {"loss": "pixel units squared", "reconst": "pixel units squared", "kl": "nats"}
+    for axes, (column, title) in zip(panels, titles.items(), strict=True):
+        for index, split in enumerate(("train", "validation")):
+            rows = history[history["split"] == split].sort_values("epoch")
+            if len(rows):
+                style = _line_style(index) | {"marker": "." if len(rows) <= 60 else ""}
+                axes.plot(rows["epoch"].to_numpy(), rows[column].to_numpy(dtype=float), label=split, **style)
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color="black", linestyle=":", linewidth=1, label=f"kept: epoch {best_epoch}")
+        axes.set(title=title, xlabel="epoch", ylabel=f"{column} per image ({units[column]})")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if panels[0].lines:
+        panels[0].legend(fontsize="small")
+    return figure
+
+
+def reconstructions(
+    originals: NDArray[np.uint8], *, reconstructed: NDArray[np.uint8], captions: Sequence[str], num_columns: int = 4
+) -> Figure:
+    """Return each original with its reconstruction beside it, as the paper's Figure 1 does.
+
+    Both are (n, height, width, 3) uint8; one caption per pair. Raises ValueError where shapes or counts differ.
+    """
+    if originals.shape != reconstructed.shape or len(captions) != len(originals) or originals.ndim != 4:
+        raise ValueError(
+            f"originals {originals.shape} and reconstructed {reconstructed.shape} must be alike, (n, h, w, 3), "
+            f"with one caption each, got {len(captions)}"
+        )
+    if len(originals) == 0:
+        raise ValueError("reconstructions needs at least one image, got none")
+    figure, panels = _grid(len(originals), num_columns=min(num_columns, len(originals)), panel_size=(3.0, 1.85))
+    height, width = originals.shape[1:3]
+    gap = np.full((height, max(1, width // 32), 3), 255, dtype=np.uint8)
+    for axes, left, right, caption in zip(panels, originals, reconstructed, captions, strict=True):
+        axes.imshow(np.concatenate([left, gap, right], axis=1))
+        axes.set_title(caption, fontsize="small")
+        axes.axis("off")
+    figure.suptitle("original | reconstruction")
+    return figure
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG file of 150 dots per inch."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def _grid(num_panels: int, *, num_columns: int, panel_size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """Return a figure of equal panels, row by row, with no empty axes at its end."""
+    num_rows = math.ceil(num_panels / num_columns)
+    figure = Figure(figsize=(panel_size[0] * num_columns, panel_size[1] * num_rows + 0.4), layout="constrained")
+    return figure, [figure.add_subplot(num_rows, num_columns, index + 1) for index in range(num_panels)]
+
+
+def _line_style(index: int) -> dict[str, Any]:
+    dash = _DASHES[index // len(_PALETTE) % len(_DASHES)]
+    return {"color": _PALETTE[index % len(_PALETTE)], "linestyle": dash, "linewidth": 1.4}
+
+
+def _robust_limits(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, first, third, high = (float(value) for value in np.percentile(values, (0, 25, 75, 100)))
+    if first < third:
+        low, high = max(low, first - _FENCE * (third - first)), min(high, third + _FENCE * (third - first))
+    # Equal scores have no span of their own.
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _density(values: NDArray[np.float64], *, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights that make the bars of ALL values integrate to 1; those beyond the axis are not spread over the rest."""
+    return np.full(len(values), 1.0 / (len(values) * (edges[1] - edges[0])))

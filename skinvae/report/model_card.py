@@ -1,0 +1,70 @@
+"""MODEL_CARD.md of a bundle: what the model is, what it saw, how it did, what it is for."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from skinvae.storage.bundle import BundleConfig
+
+_TEMPLATE = """\
+# Model card
+
+A convolutional variational autoencoder of normal dermoscopy images, for anomaly scores (Lu & Xu 2018,
+arXiv:1807.01349). Trained by skinvae {version}.
+
+## Intended use and limits
+Research on anomaly detection in dermoscopy images. It gives no diagnosis and must not guide the care of a patient.
+Scores compare images of one kind of camera and preparation; images unlike the training archive in those score high
+for that reason alone.
+
+## Data
+| | |
+|---|---|
+| archives | {archives} |
+| normal | {normal} |
+| trained on | {num_train:,} images |
+| held out to choose the epoch | {num_validation:,} images |
+| split by | {split_by} |
+| SHA-256 of the split | `{split_digest}` |
+
+`split.parquet` names every image of both sides. The licence of the images is that of their archive.
+
+## Model
+{image_size} x {image_size} pixels, {num_latents} latents, {base_channels} base channels, beta = sigma^2 = {beta:g}.
+
+## Training
+Best of {num_epochs} epochs by validation loss: epoch {best_epoch}.
+
+{losses}
+
+loss = reconst + beta * kl; reconst = half the squared error summed over pixels on [-1, 1]; kl in nats.
+
+## How to make it again
+```
+{command}
+```
+"""
+
+
+def model_card(config: BundleConfig, *, history: pd.DataFrame, command: str) -> str:
+    """The card as Markdown. `history` has the columns epoch, split, loss, reconst, kl; `command` made the bundle."""
+    best = history[history["epoch"] == config.training["best_epoch"]]
+    rows = [f"| {row.split} | {row.loss:.2f} | {row.reconst:.2f} | {row.kl:.2f} |" for row in best.itertuples()]
+    losses = "\n".join(["| images | loss | reconst | kl |", "|---|---|---|---|", *rows])
+    return _TEMPLATE.format(
+        version=config.versions.get("skinvae", ""),
+        archives=", ".join(f"`{uri}`" for uri in config.data["archives"]),
+        normal=", ".join(config.normal_classes),
+        num_train=config.data["num_train"],
+        num_validation=config.data["num_validation"],
+        split_by=config.data["split_by"],
+        split_digest=config.data["split_digest"],
+        image_size=config.model.image_size,
+        num_latents=config.model.num_latents,
+        base_channels=config.model.base_channels,
+        beta=config.beta,
+        num_epochs=config.training["num_epochs"],
+        best_epoch=config.training["best_epoch"],
+        losses=losses,
+        command=command or "skinvae train --help",
+    )

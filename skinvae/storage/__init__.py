@@ -1,0 +1,1 @@
+"""The only code that opens a path or URI: files, model bundle, score table."""

@@ -1,0 +1,208 @@
+"""The score table: a Delta table whose commits are compare-and-swap, so that every slice is in it exactly once.
+
+Slice files lie under `_slices/`, which plain Parquet readers ignore; see compaction.py for how they become large
+top-level files. A slice is in the table if and only if the newest snapshot covers its member range.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from skinvae.errors import TableError
+from skinvae.records import SCORE_SCHEMA
+from skinvae.storage.filesystem import Location
+from skinvae.storage.ranges import Ranges
+from skinvae.storage.slices import SLICES_FOLDER, SliceFile, SliceId, slices_of_part
+
+APP_ID = "skinvae"
+MAX_COMMIT_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class LiveFile:
+    """One Parquet file of a snapshot."""
+
+    path: str
+    num_bytes: int
+    num_rows: int
+
+    @property
+    def is_slice(self) -> bool:
+        return self.path.startswith(f"{SLICES_FOLDER}/")
+
+
+class ScoreTable:
+    """One score table, seen through the newest snapshot this object has loaded or committed."""
+
+    def __init__(self, location: Location, table: DeltaTable) -> None:
+        self.location = location
+        self._table = table
+        self._slices_by_path: dict[str, list[SliceId]] = {}
+
+    @classmethod
+    def open(cls, location: Location) -> ScoreTable:
+        """Raises TableError if there is no score table."""
+        try:
+            return cls(location, DeltaTable(location.uri, storage_options=location.delta_options()))
+        except TableNotFoundError as error:
+            raise TableError(f"no score table at '{location}': check --table, or run `skinvae score` first") from error
+        except (OSError, DeltaError) as error:
+            raise TableError(f"cannot open the score table '{location}': {_first_line(error)}") from error
+
+    @classmethod
+    def open_or_create(cls, location: Location) -> ScoreTable:
+        """Open the table, after creating an empty one if there is none."""
+        if not (location / "_delta_log").exists():
+            try:
+                DeltaTable.create(
+                    location.uri,
+                    schema=Schema.from_arrow(SCORE_SCHEMA),
+                    mode="ignore",
+                    storage_options=location.delta_options(),
+                    description="Anomaly scores of dermoscopy images, one row per image; written by skinvae",
+                )
+            except (OSError, DeltaError) as error:
+                raise TableError(f"cannot create a score table at '{location}': {_first_line(error)}") from error
+        table = cls.open(location)
+        table._check_schema()
+        return table
+
+    @property
+    def version(self) -> int:
+        return self._table.version()
+
+    def reload(self) -> None:
+        """Move on to the newest snapshot."""
+        self._table.update_incremental()
+
+    def live_files(self) -> list[LiveFile]:
+        """The Parquet files of the snapshot, ordered by path."""
+        actions = pa.table(self._table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
+        files = [LiveFile(row["path"], row["size_bytes"], row["num_records"]) for row in actions.to_pylist()]
+        return sorted(files, key=lambda file: file.path)
+
+    def live_slices(self) -> list[SliceId]:
+        """Every slice of the snapshot, whether it still has its own file or is part of a larger one."""
+        return [slice_id for file in self.live_files() for slice_id in self.slices_in(file)]
+
+    def slices_in(self, file: LiveFile) -> list[SliceId]:
+        """The slices whose rows the file holds. Top-level files are asked by their footers, each once."""
+        if file.is_slice:
+            return [SliceId.from_path(file.path)]
+        if file.path not in self._slices_by_path:
+            self._slices_by_path[file.path] = slices_of_part(self.location / file.path)
+        return self._slices_by_path[file.path]
+
+    def covered(self) -> dict[tuple[str, str], Ranges]:
+        """Per (source_id, scoring_id) the member ranges that the snapshot has rows of."""
+        return covered_ranges(self.live_slices())
+
+    def commit_slices(self, files: Iterable[SliceFile], *, provenance: dict[str, str]) -> list[SliceFile]:
+        """Add slice files to the table and return those that this call added.
+
+        A file whose range is already covered, because another driver was faster, is left out. Raises TableError if
+        other writers kept winning for MAX_COMMIT_ATTEMPTS attempts.
+        """
+        wanted = list(files)
+        added: list[SliceFile] = []
+
+        def actions() -> Sequence[AddAction | RemoveAction]:
+            added[:] = not_overlapping(wanted, self.covered())
+            return [add_action(file.path, file.num_bytes, file.num_rows, data_change=True) for file in added]
+
+        self.compare_and_swap(actions, provenance=provenance)
+        return added
+
+    def compare_and_swap(
+        self, make_actions: Callable[[], Sequence[AddAction | RemoveAction]], *, provenance: dict[str, str]
+    ) -> None:
+        """Commit what `make_actions` derives from the snapshot, or derive it again from a newer one and retry.
+
+        The application transaction makes a commit fail when any other commit came first.
+        """
+        for attempt in range(MAX_COMMIT_ATTEMPTS):
+            actions = make_actions()
+            if not actions:
+                return
+            try:
+                self._table.create_write_transaction(
+                    list(actions),
+                    "append",
+                    Schema.from_arrow(SCORE_SCHEMA),
+                    commit_properties=CommitProperties(
+                        custom_metadata=dict(provenance),
+                        app_transactions=[Transaction(APP_ID, self.version + 1)],
+                    ),
+                )
+            except CommitFailedError:
+                time.sleep(min(0.05 * 2**attempt, 2.0))
+                self.reload()
+            else:
+                # create_write_transaction leaves its handle at the old snapshot.
+                self.reload()
+                return
+        raise TableError(f"other writers won {MAX_COMMIT_ATTEMPTS} commits to '{self.location}' in a row: run again")
+
+    def read(self, columns: Sequence[str], *, scoring_id: str | None = None) -> pa.Table:
+        """The snapshot's rows of one scoring, or of all."""
+        from pyarrow import dataset
+
+        condition = None if scoring_id is None else dataset.field("scoring_id") == scoring_id
+        return self._table.to_pyarrow_dataset().to_table(columns=list(columns), filter=condition)
+
+    def scoring_ids(self) -> list[str]:
+        """The distinct scorings of the snapshot, ascending."""
+        return sorted({slice_id.scoring_id for slice_id in self.live_slices()})
+
+    def _check_schema(self) -> None:
+        names = [field.name for field in self._table.schema().fields]
+        if names != SCORE_SCHEMA.names:
+            raise TableError(
+                f"'{self.location}' is a Delta table with other columns than a score table: choose another"
+            )
+
+
+def covered_ranges(slice_ids: Iterable[SliceId]) -> dict[tuple[str, str], Ranges]:
+    """Per (source_id, scoring_id) the union of the slices' member ranges."""
+    spans: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for slice_id in slice_ids:
+        spans[slice_id.source_id, slice_id.scoring_id].append((slice_id.start, slice_id.stop))
+    return {key: Ranges(pairs) for key, pairs in spans.items()}
+
+
+def not_overlapping(files: Sequence[SliceFile], covered: dict[tuple[str, str], Ranges]) -> list[SliceFile]:
+    """The files that share no member with `covered` nor with a file before them, in order."""
+    kept: list[SliceFile] = []
+    taken = dict(covered)
+    for file in files:
+        key = (file.slice_id.source_id, file.slice_id.scoring_id)
+        span = (file.slice_id.start, file.slice_id.stop)
+        before = taken.get(key, Ranges())
+        if not before.intersects(*span):
+            kept.append(file)
+            taken[key] = before.union(Ranges([span]))
+    return kept
+
+
+def add_action(path: str, num_bytes: int, num_rows: int, *, data_change: bool) -> AddAction:
+    """The Delta action that makes a Parquet file part of the table."""
+    stats = json.dumps({"numRecords": num_rows})
+    return AddAction(path, num_bytes, {}, int(time.time() * 1000), data_change, stats)
+
+
+def remove_action(path: str) -> RemoveAction:
+    """The Delta action that takes a file out of the table without changing what the table says."""
+    return RemoveAction(path, data_change=False, deletion_timestamp=int(time.time() * 1000))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,155 @@
+"""What is an image member, folders, and how an archive's kind is told."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import threading
+
+import pytest
+from PIL import Image
+
+from skinvae.errors import ArchiveError, SourceChanged
+from skinvae.images.archives import (
+    Candidacy,
+    Member,
+    ObjectEntry,
+    ObjectListing,
+    archive_of_part,
+    candidacy,
+    image_id,
+    open_archive,
+)
+from skinvae.images.archives.candidates import image_format
+from skinvae.records import Status
+from tests.unit.images.test_archives_zip import BytesReader
+
+MAX_BYTES = 10_000
+
+
+def png(colour: str = "red") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (3, 2), colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def listing(objects: dict[str, bytes], *, listed: dict[str, int] | None = None) -> ObjectListing:
+    sizes = listed or {name: len(data) for name, data in objects.items()}
+    entries = [ObjectEntry(name, num_bytes, "v1") for name, num_bytes in sizes.items()]
+    return ObjectListing("folder", entries, lambda entry: objects[entry.name])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ISIC2018/ISIC_1.jpg", Candidacy.IMAGE),
+        ("a.JPEG", Candidacy.IMAGE),
+        ("a.b.TiFF", Candidacy.IMAGE),
+        ("scan.heic", Candidacy.IMAGE),
+        ("windows\\a.png", Candidacy.IMAGE),
+        ("ISIC_1", Candidacy.BY_CONTENT),
+        ("dir.jpg/ISIC_1", Candidacy.BY_CONTENT),
+        ("trailing.", Candidacy.BY_CONTENT),
+        ("folder/", Candidacy.SKIPPED),
+        ("folder.jpg/", Candidacy.SKIPPED),
+        ("windows\\", Candidacy.SKIPPED),
+        ("__MACOSX/._a.jpg", Candidacy.SKIPPED),
+        ("__MACOSX/a.jpg", Candidacy.SKIPPED),
+        ("x/.hidden.jpg", Candidacy.SKIPPED),
+        ("LICENSE.txt", Candidacy.SKIPPED),
+        ("labels.csv", Candidacy.SKIPPED),
+        ("", Candidacy.SKIPPED),
+    ],
+)
+def test_candidacy_by_name(name: str, expected: Candidacy) -> None:
+    assert candidacy(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ISIC2018/ISIC_0024306.jpg", "ISIC_0024306"),
+        ("a.b.jpg", "a.b"),
+        ("x/ISIC_1", "ISIC_1"),
+        ("dir.v2/ISIC_1", "ISIC_1"),
+        ("windows\\ISIC_1.jpg", "ISIC_1"),
+    ],
+)
+def test_image_id_is_the_file_stem(name: str, expected: str) -> None:
+    assert image_id(name) == expected
+
+
+def test_text_that_begins_like_a_bitmap_is_no_image() -> None:
+    assert image_format(b"BM stands for benchmark, and this is a README") is None
+
+
+def test_folder_members_are_in_bytewise_order_and_parts_carry_their_entries() -> None:
+    names = ["b.png", "a/z.png", "a.png", "é.png", "B.png", "notes.txt", "😀.png"]
+    source = listing({name: png() for name in names})
+    archive = open_archive(source, max_bytes=MAX_BYTES)
+    members = list(archive.members())
+    assert [member.name for member in members] == sorted(names, key=str.encode)
+    assert [member.index for member in members] == list(range(archive.num_members))
+
+    without_listing = ObjectListing("folder", (), source.read_object)
+    parts = pickle.loads(pickle.dumps(archive.parts([(0, 2), (2, 3), (4, 7)])))
+    read = [raw for part in parts for raw in archive_of_part(part, without_listing, max_bytes=MAX_BYTES).read(part)]
+    assert [raw.index for raw in read] == [i for i in (0, 1, 2, 4, 5, 6) if members[i].name != "notes.txt"]
+    assert all(raw.data == png() and raw.status is Status.OK for raw in read)
+
+
+def test_folder_fetches_only_wanted_candidates_that_are_small_enough() -> None:
+    fetched: list[str] = []
+    lock = threading.Lock()
+    objects = {"a.png": png(), "b.png": png(), "big.png": b"x" * (MAX_BYTES + 1), "README": b"hello", "plain": png()}
+
+    def read_object(entry: ObjectEntry) -> bytes:
+        with lock:
+            fetched.append(entry.name)
+        return objects[entry.name]
+
+    entries = [ObjectEntry(name, len(data), "v1") for name, data in objects.items()]
+    archive = open_archive(ObjectListing("folder", entries, read_object), max_bytes=MAX_BYTES)
+    (part,) = archive.parts([(0, 5)])
+
+    def wanted(member: Member) -> bool:
+        return member.name != "b.png"
+
+    status = {raw.name: raw.status for raw in archive.read(part, wanted=wanted)}
+    assert status == {"a.png": Status.OK, "big.png": Status.TOO_LARGE, "plain": Status.OK}
+    assert sorted(fetched) == ["README", "a.png", "plain"]
+
+
+def test_folder_object_of_another_size_than_listed_means_the_source_changed() -> None:
+    archive = open_archive(listing({"a.png": png()}, listed={"a.png": 5}), max_bytes=MAX_BYTES)
+    with pytest.raises(SourceChanged, match="were listed"):
+        list(archive.read(archive.parts([(0, 1)])[0]))
+
+
+def test_folder_names_that_are_no_utf8_can_be_stored() -> None:
+    archive = open_archive(listing({"a\udcff.png": png()}), max_bytes=MAX_BYTES)
+    (raw,) = archive.read(archive.parts([(0, 1)])[0])
+    assert raw.name == "a?.png"
+    assert raw.data == png()
+
+
+def test_a_folder_that_is_no_longer_readable_is_an_error_not_a_row() -> None:
+    def forbidden(entry: ObjectEntry) -> bytes:
+        raise PermissionError(entry.name)
+
+    archive = open_archive(ObjectListing("folder", [ObjectEntry("a.png", 5, "v1")], forbidden), max_bytes=MAX_BYTES)
+    with pytest.raises(PermissionError):
+        list(archive.read(archive.parts([(0, 1)])[0]))
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"%PDF-1.7" * 10_000, png()])
+def test_content_of_no_known_kind_is_refused_in_one_sentence(data: bytes) -> None:
+    with pytest.raises(ArchiveError, match=r"memory\.zip is no archive"):
+        open_archive(BytesReader(data), max_bytes=MAX_BYTES)
+
+
+@pytest.mark.parametrize("ranges", [[(0, 0)], [(1, 0)], [(0, 3)], [(1, 2), (0, 1)], [(0, 2), (1, 2)], [(-1, 1)]])
+def test_ranges_that_are_no_slices_are_refused(ranges: list[tuple[int, int]]) -> None:
+    archive = open_archive(listing({"a.png": png(), "b.png": png()}), max_bytes=MAX_BYTES)
+    with pytest.raises(ValueError, match="range"):
+        archive.parts(ranges)

@@ -1,0 +1,24 @@
+"""Small frames that the tests of metrics/ and report/ share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from skinvae.records import SCORES
+
+
+def evaluated_frame(counts: dict[str, int], *, seed: int, shift: float = 1.0, num_per_lesion: int = 0) -> pd.DataFrame:
+    """Frame like LabelJoin.evaluated: normals NV around 0, others `shift` higher; photos of a lesion share a term."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(list(counts), list(counts.values()))
+    size = len(label)
+    frame = pd.DataFrame({"image_id": [f"I{i:05d}" for i in range(size)], "label": label, "group": None})
+    shared = np.zeros(size)
+    if num_per_lesion:
+        lesion = np.arange(size) // num_per_lesion
+        frame["group"] = [f"{name}-{number}" for name, number in zip(label, lesion, strict=True)]
+        shared = rng.normal(size=size)[lesion]
+    for score in SCORES:
+        frame[score] = shift * (label != "NV") + shared + rng.normal(size=size)
+    return frame
