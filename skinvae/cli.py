@@ -17,7 +17,6 @@ import typer
 from rich.console import Console
 
 import skinvae
-from skinvae.config import load_config, render_toml
 from skinvae.errors import Interrupted, SkinvaeError
 
 app = typer.Typer(
@@ -54,7 +53,9 @@ Assignments = Annotated[
     typer.Option("--set", help="Override a setting, section.key=value; may be repeated.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print all settings as TOML and stop.")]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", help="Print all settings as TOML and stop; needs no other argument.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and stop.")]
 
 
@@ -96,14 +97,13 @@ def train(
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
-    print_config: PrintConfig = False,
+    _print_config: PrintConfig = False,
     dry_run: DryRun = False,
 ) -> None:
     """Train the VAE on the normal images of archives and write a model bundle; a stopped run resumes."""
+    from skinvae.config import load_config
+
     settings = load_config(config, assignments or ())
-    if print_config:
-        print(render_toml(settings))
-        return
     from skinvae.pipelines.train import train as run
 
     command = shlex.join(["skinvae", *sys.argv[1:]])
@@ -143,14 +143,13 @@ def score(
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
-    print_config: PrintConfig = False,
+    _print_config: PrintConfig = False,
     dry_run: DryRun = False,
 ) -> None:
     """Score every image of archives into a table, one row per image; running it again scores what is missing."""
+    from skinvae.config import load_config
+
     settings = load_config(config, assignments or ())
-    if print_config:
-        print(render_toml(settings))
-        return
     from skinvae.pipelines.score import check_reject_limit
     from skinvae.pipelines.score import score as run
 
@@ -186,13 +185,12 @@ def evaluate(
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
-    print_config: PrintConfig = False,
+    _print_config: PrintConfig = False,
 ) -> None:
     """Join scores with labels and compute AUROCs with 95 % intervals; images the model was trained on never count."""
+    from skinvae.config import load_config
+
     settings = load_config(config, assignments or ())
-    if print_config:
-        print(render_toml(settings))
-        return
     from skinvae.pipelines.evaluate import evaluate as run
 
     evaluation = run(
@@ -215,16 +213,13 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of the synthetic images.")] = 0,
     assignments: Assignments = None,
     as_json: AsJson = False,
-    print_config: PrintConfig = False,
+    _print_config: PrintConfig = False,
 ) -> None:
     """Make a small synthetic archive, then train, score and evaluate on it: one machine, no cloud."""
     from skinvae.pipelines.demo import demo as run
     from skinvae.pipelines.demo import demo_config
 
     settings = demo_config(assignments or [])
-    if print_config:
-        print(render_toml(settings))
-        return
     result = run(out, seed=seed, config=settings)
     if not as_json:
         print("\n".join(_score_lines(result.scored, dry_run=False)))
@@ -242,15 +237,33 @@ def _root(
         raise typer.Exit
 
 
+@app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@_reports_errors
+def print_config(verb: str, config: ConfigFile = None, assignments: Assignments = None) -> None:
+    """What `skinvae VERB --print-config` runs, whatever else is on its command line."""
+    from skinvae.config import load_config, render_toml
+
+    if verb == "demo":
+        from skinvae.pipelines.demo import demo_config
+
+        print(render_toml(demo_config(assignments or [])))
+    else:
+        print(render_toml(load_config(config, assignments or ())))
+
+
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    arguments = sys.argv[1:]
+    if "--print-config" in arguments:
+        # A verb asks for its archives and the like before it looks at any option; its settings need none of them.
+        arguments = ["print-config", *(one for one in arguments if one != "--print-config")]
+    app(arguments)
 
 
 def run_verb(verb: str) -> None:
     """Entry point of jobs/VERB.py: the same command, its verb fixed by the file."""
     sys.argv.insert(1, verb)
-    app()
+    main()
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from skinvae.errors import ConfigError, InputError
 from skinvae.images.decode import DecodeSettings
@@ -37,8 +44,10 @@ class TrainSettings(_Section):
 
     num_epochs: int = Field(40, ge=0, description="passes over the training images; 0 writes an untrained bundle")
     batch_size: int = Field(32, ge=1, description="images per step and worker")
-    learning_rate: float = Field(1e-4, gt=0, description="of Adam, with betas 0.9 and 0.999")
-    beta: float = Field(0.01, gt=0, description="variance sigma^2 of p(x|z), and the weight of the KL")
+    learning_rate: float = Field(1e-4, gt=0, allow_inf_nan=False, description="of Adam, with betas 0.9 and 0.999")
+    beta: float = Field(
+        0.01, gt=0, allow_inf_nan=False, description="variance sigma^2 of p(x|z), and the weight of the KL"
+    )
     validation_fraction: float = Field(
         0.05, gt=0, lt=1, description="share of the normals held out to choose the epoch"
     )
@@ -55,7 +64,9 @@ class ScoreSettings(ScoringSettings):
     num_actors: int = Field(0, ge=0, description="scoring processes; 0 = one per GPU, or as the CPUs allow")
     batch_size: int = Field(32, ge=1, description="images encoded at once")
     decode_batch_size: int = Field(64, ge=1, description="draws decoded at once")
-    commit_seconds: float = Field(5.0, gt=0, description="how often finished slices are committed to the table")
+    commit_seconds: float = Field(
+        5.0, gt=0, allow_inf_nan=False, description="how often finished slices are committed to the table"
+    )
 
     @property
     def scoring(self) -> ScoringSettings:
@@ -125,11 +136,16 @@ def build_config(file_values: dict[str, Any], assignments: Iterable[str] = ()) -
     overrides: dict[str, Any] = {}
     for assignment in assignments:
         _assign(overrides, assignment)
+    for section in (*file_values, *overrides, *_environment_sections()):
+        if section not in Config.model_fields:
+            raise ConfigError(_unknown(section))
     from_sources: Callable[..., Config] = Config  # `file_values` is for settings_customise_sources, no field
     try:
         return from_sources(**overrides, file_values=file_values)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}; write SKINVAE_SECTION__KEY=value") from error
 
 
 def read_config_file(file: str) -> str:
@@ -138,6 +154,8 @@ def read_config_file(file: str) -> str:
         return Location.parse(file).read_bytes().decode()
     except InputError as error:
         raise ConfigError(f"--config: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config: '{file}' is no text file in UTF-8") from error
 
 
 def parse_toml(text: str, *, origin: str | None) -> dict[str, Any]:
@@ -187,6 +205,18 @@ def _explain(error: ValidationError) -> str:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(key, list(setting_names()), n=1, cutoff=0.0)
-        return f"unknown setting '{key}': the nearest is '{nearest[0]}'; `--print-config` shows all"
+        return _unknown(key)
     return f"setting {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _unknown(key: str) -> str:
+    names = [*setting_names(), *Config.model_fields]
+    nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.0)
+    return f"unknown setting '{key}': the nearest is '{nearest[0]}'; `--print-config` shows all"
+
+
+def _environment_sections() -> Iterator[str]:
+    """SECTION of every SKINVAE_SECTION__KEY; pydantic-settings passes over those that it does not know."""
+    for name in os.environ:
+        if name.upper().startswith("SKINVAE_") and "__" in name:
+            yield name[len("SKINVAE_") :].partition("__")[0].lower()

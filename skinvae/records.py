@@ -62,7 +62,11 @@ SCORE_SCHEMA = pa.schema(
     [
         _column("image_id", pa.string(), "the member's file stem, what labels join on"),
         _column("source", pa.string(), "URI of the archive"),
-        _column("source_id", pa.string(), "digest of the archive's URI and its ETag, or its size and mtime"),
+        _column(
+            "source_id",
+            pa.string(),
+            "digest of the URI and ETag (or size and mtime) of the archive, or of all objects of a folder",
+        ),
         _column("member", pa.string(), "name of the image inside the archive"),
         _column("member_index", pa.int64(), "ordinal of the member inside the archive, from 0"),
         _column("width", pa.int32(), "width of the original, after EXIF rotation", unit="pixels", nullable=True),
@@ -80,7 +84,8 @@ SCORE_SCHEMA = pa.schema(
         _column(
             "p_value",
             pa.float64(),
-            "share of held-out normals with a vae_reconst at least as high; null for images the model was trained on",
+            "(1 + n) / (1 + N): n of the N held-out normals have a vae_reconst at least as high; null for images the "
+            "model was trained on, and if the normals were scored with another mode, num_samples, seed or precision",
             nullable=True,
         ),
         _column("num_samples", pa.int32(), "draws of z per image, k in the paper"),

@@ -60,7 +60,9 @@ def log_mean_exp(a_BK: Tensor) -> Tensor:
 
 def effective_sample_size(log_w_BK: Tensor) -> Tensor:
     """(sum w)^2 / sum w^2 of unnormalised log-weights, (B,), between 1 and K."""
-    return torch.exp(2 * torch.logsumexp(log_w_BK, 1) - torch.logsumexp(2 * log_w_BK, 1))
+    # Relative to the largest: a difference of log-sums of size 1e7 would be good to 1e-8 only, and could pass K.
+    w_BK = torch.exp(log_w_BK - log_w_BK.amax(1, keepdim=True))
+    return w_BK.sum(1).square() / w_BK.square().sum(1)
 
 
 def scores_from_draws(draws: Draws, *, variance: float, mode: ScoreMode) -> Scores:

@@ -36,7 +36,7 @@ def demo_config(assignments: list[str]) -> Config:
 
 def demo(out: str, *, seed: int, config: Config) -> DemoResult:
     """Make the archive below `out` and run the three verbs on it; what a run before has done is not done again."""
-    folder = Location.parse(out, config.storage)
+    folder = Location.parse(out)
     if not folder.is_local:
         raise UsageError(f"--out {out}: the demo writes to a local folder")
     archive, labels, groups = (str(folder / name) for name in (ARCHIVE, LABELS, GROUPS))

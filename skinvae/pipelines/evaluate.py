@@ -46,7 +46,7 @@ def evaluate(
     scorings and `scoring_id` names none of them, LabelsError if the labels do not fit.
     """
     storage = config.storage
-    scores = ScoreTable.open(Location.parse(table, storage))
+    scores = ScoreTable.open(Location.parse(table))
     chosen = choose_scoring(scores, scoring_id)
     frame = scores.read(_COLUMNS, scoring_id=chosen).to_pandas()
     model, split = _trained_model(scores, frame)
@@ -69,7 +69,7 @@ def evaluate(
         "settings": config.evaluate.model_dump(),
         "versions": library_versions(),
     }
-    _write(evaluation, Location.parse(out, storage), provenance=provenance)
+    _write(evaluation, Location.parse(out), provenance=provenance)
     return evaluation
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,14 +49,18 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     # A job's own progress and summary are what its user reads; Ray's go to its log files.
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if ray.is_initialized():
         started = False
     elif address and address != "local":
         started = True
         try:
             ray.init(address=address, **quiet)
-        except ConnectionError as error:
-            raise UsageError(f"no Ray cluster answers at '{address}': check RAY_ADDRESS or ray.address") from error
+        except (ConnectionError, ValueError) as error:
+            raise UsageError(
+                f"no Ray cluster answers at '{address}': RAY_ADDRESS or ray.address takes 'auto', HOST:6379 or "
+                "ray://HOST:10001; a job server's http:// address is for `ray job submit --address`"
+            ) from error
     else:
         started = True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -65,6 +72,9 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         # Beside the scoring actors, which fill the cores, decoding and writing need tickets of their own.
         ray.init(address="local", num_cpus=cores + max(1, cores // 8), include_dashboard=False, **quiet)
+    if started and threading.current_thread() is threading.main_thread():
+        # Ray's own handler, installed by init, exits at once; a job commits what is done first.
+        signal.signal(signal.SIGTERM, on_sigterm)
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     DataContext.get_current().enable_progress_bars = False
@@ -97,12 +107,13 @@ def divide_resources(*, num_cpus: float, num_gpus: float, device: Device = "auto
         # With fewer CPUs than that the tasks would starve behind the actors.
         cpus_per_actor = 1.0 if num_cpus >= actors + 1 else 0.5 * num_cpus / actors
         cpus_per_task = min(1.0, num_cpus - actors * cpus_per_actor)
-        return Resources(actors, cpus_per_actor, min(1.0, num_gpus / actors), 1, cpus_per_task)
+        # Shares that fit: three actors on two GPUs take a half each, for two thirds would leave one without.
+        actors_per_gpu = math.ceil(actors / int(num_gpus))
+        return Resources(actors, cpus_per_actor, 1 / actors_per_gpu, 1, cpus_per_task)
     for_tasks = max(1.0, num_cpus // 8) if num_cpus >= 2 else num_cpus / 2
     budget = num_cpus - for_tasks
-    threads = max(1, min(MAX_THREADS_PER_ACTOR, int(budget)))
-    actors = num_actors or max(1, int(budget // threads))
+    actors = num_actors or max(1, math.ceil(int(budget) / MAX_THREADS_PER_ACTOR))
     per_actor = budget / actors
-    cpus_per_actor = float(int(per_actor)) if per_actor >= 1 else round(per_actor, 2)
-    threads = (num_actors and max(1, int(per_actor))) or threads
-    return Resources(actors, cpus_per_actor, 0.0, threads, min(1.0, for_tasks))
+    # Ray takes whole CPUs, or fractions below one; rounded down, so that all actors and a task fit.
+    cpus_per_actor = float(int(per_actor)) if per_actor >= 1 else math.floor(per_actor * 100) / 100
+    return Resources(actors, cpus_per_actor, 0.0, max(1, int(per_actor)), min(1.0, for_tasks))

@@ -36,7 +36,7 @@ from skinvae.storage.bundle import CONFIG, SPLIT, read_bundle_config, require_sa
 from skinvae.storage.compaction import Part, PartFile, swap_slices_for_parts, write_part
 from skinvae.storage.filesystem import Location
 from skinvae.storage.ranges import Ranges
-from skinvae.storage.score_table import ScoreTable, covered_ranges
+from skinvae.storage.score_table import Coverage, ScoreTable, covered_ranges
 from skinvae.storage.slices import SliceFile, adopt_slice, slices_written
 from skinvae.storage.sources import Source
 
@@ -60,6 +60,8 @@ class ScoreSummary:
     num_images: int = 0
     """Images that this run added, by any status."""
     by_status: dict[str, int] = field(default_factory=dict)
+    in_table: dict[str, int] = field(default_factory=dict)
+    """Rows of the command's archives that the table now holds, by status; empty after a dry run."""
     num_adopted: int = 0
     """Slices that an earlier run had written and not committed."""
     seconds: float = 0.0
@@ -72,6 +74,11 @@ class ScoreSummary:
     @property
     def num_rejected(self) -> int:
         return self.num_images - self.num_scored
+
+    @property
+    def reject_share(self) -> float:
+        """Of the command's archives as the table now holds them, whichever run wrote the rows."""
+        return 1 - self.in_table.get(Status.OK.value, 0) / max(1, sum(self.in_table.values()))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"num_scored": self.num_scored, "num_rejected": self.num_rejected}
@@ -95,12 +102,10 @@ class ScorePlan:
 def score(archives: Sequence[str], *, model: str, table: str, config: Config, dry_run: bool = False) -> ScoreSummary:
     """Score every image of the archives that the table does not hold yet, and commit the rows as they come.
 
-    Raises RejectLimitExceeded after everything is written if more than `score.max_rejects` of the run's images were
-    rejected, Interrupted after committing what is done if the user or the scheduler stops the job.
+    Raises Interrupted after committing what is done if the user or the scheduler stops the job.
     """
-    storage = config.storage
-    job = _make_job(Location.parse(model, storage), Location.parse(table, storage), config)
-    locations = [Location.parse(archive, storage) for archive in archives]
+    job = _make_job(Location.parse(model), Location.parse(table), config)
+    locations = [Location.parse(archive, config.storage) for archive in archives]
     opened = open_archives(locations, max_bytes=job.decode.max_bytes)
     if dry_run:
         plan = make_plan(job, opened, _existing_table(job.table), slice_size=config.score.slice_size)
@@ -118,21 +123,24 @@ def score(archives: Sequence[str], *, model: str, table: str, config: Config, dr
         ) from error
     finally:
         summary.seconds = time.monotonic() - started
+    source_ids = [one.source.source_id for one in opened]
+    summary.in_table = score_table.count_by_status(job.scoring_id, source_ids=source_ids)
     return summary
 
 
 def check_reject_limit(summary: ScoreSummary, *, max_rejects: float) -> None:
-    """Raises RejectLimitExceeded if a larger share of the run's images was rejected."""
-    if summary.num_rejected > max_rejects * summary.num_images:
+    """Raises RejectLimitExceeded if a larger share of the archives' images was rejected, in this run or before."""
+    if summary.in_table and summary.reject_share > max_rejects:
+        num_images = sum(summary.in_table.values())
         raise RejectLimitExceeded(
-            f"{summary.num_rejected:,} of {summary.num_images:,} images were rejected, more than the share of "
-            f"{max_rejects:g} that score.max_rejects allows; all rows are in the table, see its column 'error'"
+            f"{num_images - summary.in_table.get(Status.OK.value, 0):,} of {num_images:,} images are rejected, more "
+            f"than the share of {max_rejects:g} that score.max_rejects allows; see the column 'error' of the table"
         )
 
 
 def make_plan(job: ScoringJob, opened: list[OpenedArchive], table: ScoreTable | None, *, slice_size: int) -> ScorePlan:
     """Subtract what the table covers, and what an earlier run wrote without committing it, from the archives."""
-    covered = table.covered() if table else {}
+    covered: Coverage = dict(table.covered()) if table else {}
     adoptable = _adoptable(job, opened, covered) if table else []
     for key, ranges in covered_ranges(one.slice_id for one in adoptable).items():
         covered[key] = covered.get(key, Ranges()).union(ranges)
@@ -144,7 +152,7 @@ def make_plan(job: ScoringJob, opened: list[OpenedArchive], table: ScoreTable | 
     return ScorePlan(job, opened, adoptable, slices, sum(one.archive.num_members for one in opened))
 
 
-def _adoptable(job: ScoringJob, opened: list[OpenedArchive], covered: dict[tuple[str, str], Ranges]) -> list[SliceFile]:
+def _adoptable(job: ScoringJob, opened: list[OpenedArchive], covered: Coverage) -> list[SliceFile]:
     keys = {(one.source.source_id, job.scoring_id) for one in opened}
     found = []
     taken = dict(covered)

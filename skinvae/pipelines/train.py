@@ -148,10 +148,12 @@ def _make_plan(
     storage = config.storage
     label_frame = parse_labels(read_csv(Location.parse(labels, storage)), origin=labels)
     lesions = parse_groups(read_csv(Location.parse(groups, storage)), origin=groups) if groups else None
+    classes = sorted(label_frame["label"].unique())
+    if unknown := sorted(set(normal) - set(classes)):
+        raise LabelsError(
+            f"'{labels}' has no image of class {', '.join(unknown)}: --normal takes one of {', '.join(classes)}"
+        )
     normals = frozenset(label_frame.loc[label_frame["label"].isin(normal), "image_id"])
-    if not normals:
-        classes = ", ".join(sorted(label_frame["label"].unique()))
-        raise LabelsError(f"'{labels}' has no image of class {', '.join(normal)}: --normal takes one of {classes}")
     opened = open_archives([Location.parse(one, storage) for one in archives], max_bytes=config.images.max_bytes)
     present = _present(opened, normals)
     if len(present) < 2:
@@ -172,7 +174,7 @@ def _make_plan(
         opened=opened,
         slices=plan_slices(opened, slice_size=_SLICE_SIZE),
         split=split,
-        out=Location.parse(out, storage),
+        out=Location.parse(out),
         digest=_run_digest(opened, split, config),
         config=config,
         normal=normal,
@@ -297,7 +299,8 @@ def _fit(plan: TrainPlan, dataset: Any, resources: Resources) -> tuple[dict[str,
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise TrainingError(f"training failed: {_root_message(error)}; run the command again to resume") from error
-    if result.metrics and result.metrics["diverged"]:
+    assert result.metrics, "every epoch reports"
+    if result.metrics["diverged"]:
         raise TrainingError(
             f"training diverged in epoch {result.metrics['epoch']}: the loss is no longer finite; lower "
             f"train.learning_rate (now {settings.learning_rate:g}) or check the images"

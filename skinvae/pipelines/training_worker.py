@@ -131,17 +131,18 @@ class _Trainer:
             self._history.append({"epoch": epoch, "split": "train", **trained})
         self._history.append({"epoch": epoch, "split": "validation", **validated})
         finite = all(math.isfinite(value) for value in [*validated.values(), *(trained or {}).values()])
-        metrics = {"epoch": epoch, "validation_loss": validated["loss"], "diverged": not finite}
-        if self._rank == 0:
-            self._settings.progress.advance.remote(0, epoch=epoch, validated=validated, trained=trained)
-        if not finite or self._rank != 0:
+        # A run that ended is known by its newest checkpoint, so one that diverged leaves one as well.
+        validation_loss = validated["loss"] if finite else math.inf
+        metrics = {"epoch": epoch, "validation_loss": validation_loss, "diverged": not finite}
+        if self._rank != 0:
             ray.train.report(metrics)
             return finite
+        self._settings.progress.advance.remote(0, epoch=epoch, validated=validated, trained=trained)
         with tempfile.TemporaryDirectory() as folder:
             state = {"epoch": epoch, "history": self._history}
             save_checkpoint(Path(folder), model=self._vae, optimizer=self._optimizer, state=state)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-        return True
+        return finite
 
     def _loss(self, batch: NDArray[np.int64], *, stream: int, model: nn.Module | None = None) -> Any:
         settings = self._settings

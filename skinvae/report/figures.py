@@ -104,6 +104,8 @@ def training_curve(history: pd.DataFrame, *, best_epoch: int | None = None) -> F
     # Pixels lie in [-1, 1]; dividing by sigma^2 = beta would make nats of the first two.
     units = {"loss": "pixel units squared", "reconst": "pixel units squared", "kl": "nats"}
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
+        # The first epochs lie far above all others, the KL a thousandfold.
+        axes.set_yscale("log")
         for index, split in enumerate(("train", "validation")):
             rows = history[history["split"] == split].sort_values("epoch")
             if len(rows):

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
 from torch import Tensor
 
 from skinvae.errors import BundleError, InputError
@@ -133,7 +134,10 @@ def read_bundle(location: Location) -> ModelBundle:
     """Load a bundle, refusing any file whose SHA-256 is not the one in config.json. Raises BundleError."""
     config, digest = read_bundle_config(location)
     require_same_preprocessing(location, config)
-    weights = safetensors.torch.load(_read_verified(location, WEIGHTS, config))
+    try:
+        weights = safetensors.torch.load(_read_verified(location, WEIGHTS, config))
+    except SafetensorError as error:
+        raise BundleError(f"'{location}/{WEIGHTS}' is no safetensors file ({error}): train again") from error
     return ModelBundle(
         config=config,
         weights=weights,
@@ -153,7 +157,10 @@ def _read_verified(location: Location, name: str, config: BundleConfig) -> bytes
     expected = config.files.get(name)
     if expected is None:
         raise BundleError(f"'{location}/{CONFIG}' has no digest of {name}: the bundle is incomplete, train again")
-    data = (location / name).read_bytes()
+    try:
+        data = (location / name).read_bytes()
+    except InputError as error:
+        raise BundleError(f"the model bundle at '{location}' is incomplete ({error})") from error
     if _sha256(data) != expected:
         raise BundleError(
             f"'{location}/{name}' was altered (its SHA-256 is not the one in the bundle): restore it or train again"

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
+from skinvae.errors import InputError
 from skinvae.records import SCORE_SCHEMA
 from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import LiveFile, ScoreTable, add_action, remove_action
@@ -80,8 +82,9 @@ def write_part(table: Location, part: Part) -> PartFile:
     data = parquet_bytes(rows.replace_schema_metadata(metadata))
     destination = table / part.path
     if not destination.create_bytes(data):
-        data = destination.read_bytes()
-        assert slices_of_part(destination) == part.slice_ids
+        with _unless_deleted():
+            assert slices_of_part(destination) == part.slice_ids
+            data = destination.read_bytes()
     return PartFile(part, len(data), rows.num_rows)
 
 
@@ -125,10 +128,23 @@ def delete_lost_parts(table: ScoreTable) -> list[str]:
         for entry in table.location.list_objects()
         if _PART_NAME.fullmatch(entry.name) and entry.name not in live_paths
     ]
-    lost = [name for name in candidates if in_parts.intersection(slices_of_part(table.location / name))]
-    for name in lost:
-        (table.location / name).delete()
+    lost = []
+    for name in candidates:
+        with _unless_deleted():
+            if in_parts.intersection(slices_of_part(table.location / name)):
+                (table.location / name).delete()
+                lost.append(name)
     return lost
+
+
+@contextmanager
+def _unless_deleted() -> Iterator[None]:
+    """Let go of a part that another driver deletes meanwhile: that one found it lost, so no commit can need it."""
+    try:
+        yield
+    except InputError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
 
 
 def _reading_order(path: str) -> tuple[str, str, int]:

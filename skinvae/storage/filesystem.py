@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,9 @@ class StorageSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    anonymous: bool = Field(default=False, description="send no credentials: for public buckets")
+    anonymous: bool = Field(
+        default=False, description="read archives, labels and groups without credentials: for public buckets"
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Location:
         """Raises UsageError for a scheme that is neither a local path nor s3://."""
         scheme, separator, rest = uri.partition("://")
         if not separator or scheme == "file":
-            uri = os.path.abspath(os.path.expanduser(rest or scheme))
+            uri = os.path.abspath(os.path.expanduser(rest if separator else uri))
         elif scheme != "s3":
             raise UsageError(f"'{uri}' has the unknown scheme '{scheme}': use a local path or s3://BUCKET/KEY")
         elif not rest.strip("/"):
@@ -95,7 +97,7 @@ class Location:
         """Size and version of the object here; None for a folder or prefix. Raises InputError if nothing is there."""
         with _storage_errors(self.uri, "look up"):
             found = self.filesystem.info(self.uri)
-        return None if found["type"] == "directory" else ObjectInfo(found["size"], _version(found))
+            return None if found["type"] == "directory" else ObjectInfo(found["size"], _version(found))
 
     def read_bytes(self) -> bytes:
         with _storage_errors(self.uri, "read"):
@@ -128,17 +130,18 @@ class Location:
         with _storage_errors(self.uri, "list"):
             found = self.filesystem.find(self.uri, detail=True)
         root = self.uri.removeprefix("s3://").rstrip("/") + "/"
-        return [
-            ObjectEntry(name=path.removeprefix(root), num_bytes=info["size"], version=_version(info))
-            for path, info in found.items()
-            if path.startswith(root) and not path.endswith("/")
-        ]
+        entries = []
+        for path, info in found.items():
+            if path.startswith(root) and not path.endswith("/"):
+                # Another process may delete a file while this one lists.
+                with suppress(FileNotFoundError):
+                    entries.append(ObjectEntry(path.removeprefix(root), info["size"], _version(info)))
+        return entries
 
     def delete(self) -> None:
         """Remove the object, or everything below this prefix; nothing there is no error."""
-        with _storage_errors(self.uri, "delete"):
-            if self.filesystem.exists(self.uri):
-                self.filesystem.rm(self.uri, recursive=True)
+        with _storage_errors(self.uri, "delete"), suppress(FileNotFoundError):
+            self.filesystem.rm(self.uri, recursive=True)
 
     def open_range_reader(self, version: str) -> RangeFile:
         """Random access to the object as long as it has this version."""
@@ -235,6 +238,8 @@ def _storage_errors(uri: str, action: str) -> Iterator[None]:
         raise _source_changed(uri) from error
     except FileNotFoundError as error:
         raise InputError(f"cannot {action} '{uri}': it does not exist; check the path or URI") from error
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise InputError(f"cannot {action} '{uri}': a file was expected where a folder is, or the reverse") from error
     except PermissionError as error:
         raise InputError(
             f"cannot {action} '{uri}': access denied; check the permissions or credentials, "

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
+from pyarrow import dataset
 
 from skinvae.errors import TableError
 from skinvae.records import SCORE_SCHEMA
 from skinvae.storage.filesystem import Location
 from skinvae.storage.ranges import Ranges
 from skinvae.storage.slices import SLICES_FOLDER, SliceFile, SliceId, slices_of_part
+
+Coverage = dict[tuple[str, str], Ranges]
+"""Member ranges by (source_id, scoring_id)."""
 
 APP_ID = "skinvae"
 MAX_COMMIT_ATTEMPTS = 20
@@ -47,6 +51,7 @@ class ScoreTable:
         self.location = location
         self._table = table
         self._slices_by_path: dict[str, list[SliceId]] = {}
+        self._coverage: tuple[int, Coverage] | None = None
 
     @classmethod
     def open(cls, location: Location) -> ScoreTable:
@@ -102,9 +107,11 @@ class ScoreTable:
             self._slices_by_path[file.path] = slices_of_part(self.location / file.path)
         return self._slices_by_path[file.path]
 
-    def covered(self) -> dict[tuple[str, str], Ranges]:
+    def covered(self) -> Coverage:
         """Per (source_id, scoring_id) the member ranges that the snapshot has rows of."""
-        return covered_ranges(self.live_slices())
+        if self._coverage is None or self._coverage[0] != self.version:
+            self._coverage = self.version, covered_ranges(self.live_slices())
+        return self._coverage[1]
 
     def commit_slices(self, files: Iterable[SliceFile], *, provenance: dict[str, str]) -> list[SliceFile]:
         """Add slice files to the table and return those that this call added.
@@ -114,12 +121,22 @@ class ScoreTable:
         """
         wanted = list(files)
         added: list[SliceFile] = []
+        version = -1
+
+        before: Coverage = {}
 
         def actions() -> Sequence[AddAction | RemoveAction]:
-            added[:] = not_overlapping(wanted, self.covered())
+            nonlocal before, version
+            before, version = self.covered(), self.version
+            added[:] = not_overlapping(wanted, before)
             return [add_action(file.path, file.num_bytes, file.num_rows, data_change=True) for file in added]
 
         self.compare_and_swap(actions, provenance=provenance)
+        if self.version == version + 1:
+            # Nobody else has committed: what is covered follows without reading the whole snapshot again.
+            more = covered_ranges(file.slice_id for file in added)
+            merged = {key: before.get(key, Ranges()).union(ranges) for key, ranges in more.items()}
+            self._coverage = self.version, before | merged
         return added
 
     def compare_and_swap(
@@ -154,10 +171,18 @@ class ScoreTable:
 
     def read(self, columns: Sequence[str], *, scoring_id: str | None = None) -> pa.Table:
         """The snapshot's rows of one scoring, or of all."""
-        from pyarrow import dataset
-
         condition = None if scoring_id is None else dataset.field("scoring_id") == scoring_id
         return self._table.to_pyarrow_dataset().to_table(columns=list(columns), filter=condition)
+
+    def count_by_status(self, scoring_id: str, *, source_ids: Collection[str]) -> dict[str, int]:
+        """Rows of these archives in one scoring, by status code; memory does not grow with their number."""
+        chosen = (dataset.field("scoring_id") == scoring_id) & dataset.field("source_id").isin(list(source_ids))
+        counts: Counter[str] = Counter()
+        rows = self._table.to_pyarrow_dataset()
+        for batch in rows.to_batches(columns=["status"], filter=chosen):
+            for row in batch.column("status").value_counts().to_pylist():
+                counts[row["values"]] += row["counts"]
+        return dict(counts)
 
     def scoring_ids(self) -> list[str]:
         """The distinct scorings of the snapshot, ascending."""
@@ -171,7 +196,7 @@ class ScoreTable:
             )
 
 
-def covered_ranges(slice_ids: Iterable[SliceId]) -> dict[tuple[str, str], Ranges]:
+def covered_ranges(slice_ids: Iterable[SliceId]) -> Coverage:
     """Per (source_id, scoring_id) the union of the slices' member ranges."""
     spans: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for slice_id in slice_ids:
@@ -179,7 +204,7 @@ def covered_ranges(slice_ids: Iterable[SliceId]) -> dict[tuple[str, str], Ranges
     return {key: Ranges(pairs) for key, pairs in spans.items()}
 
 
-def not_overlapping(files: Sequence[SliceFile], covered: dict[tuple[str, str], Ranges]) -> list[SliceFile]:
+def not_overlapping(files: Sequence[SliceFile], covered: Coverage) -> list[SliceFile]:
     """The files that share no member with `covered` nor with a file before them, in order."""
     kept: list[SliceFile] = []
     taken = dict(covered)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from skinvae.storage.filesystem import Location
 SLICES_FOLDER = "_slices"
 """Plain Parquet readers ignore names that begin with an underscore; Delta readers go by the log."""
 
+_SLICE_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]+-\d+-\d+\.parquet")
 _SLICE_KEY, _PROVENANCE_KEY, _PART_KEY = b"skinvae.slice", b"skinvae.provenance", b"skinvae.slices"
 
 
@@ -78,22 +80,23 @@ def write_slice(table: Location, slice_id: SliceId, rows: pa.Table, *, provenanc
 
 
 def adopt_slice(table: Location, slice_id: SliceId) -> SliceFile:
-    """Read the footer of a slice file that an earlier attempt wrote. Raises TableError if it is not that slice."""
+    """What an earlier attempt wrote under this slice's name. Raises TableError if it is not that slice."""
     data = (table / slice_id.path).read_bytes()
     try:
         footer = pq.read_metadata(io.BytesIO(data))
         about = json.loads((footer.metadata or {})[_SLICE_KEY])
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+        written_as, counts = about["slice_id"], about["counts"]
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise TableError(_foreign_file(table, slice_id.path)) from error
-    if about["slice_id"] != str(slice_id) or footer.schema.names != SCORE_SCHEMA.names:
+    if written_as != str(slice_id) or footer.schema.names != SCORE_SCHEMA.names:
         raise TableError(_foreign_file(table, slice_id.path))
-    return SliceFile(slice_id, len(data), footer.num_rows, about["counts"])
+    return SliceFile(slice_id, len(data), footer.num_rows, counts)
 
 
 def slices_written(table: Location) -> list[SliceId]:
     """Every slice that has a file below `_slices/`, committed or not."""
     names = (entry.name for entry in (table / SLICES_FOLDER).list_objects())
-    return sorted(SliceId.from_path(name) for name in names if name.endswith(".parquet"))
+    return sorted(SliceId.from_path(name) for name in names if _SLICE_NAME.fullmatch(name))
 
 
 def slices_of_part(part: Location) -> list[SliceId]:

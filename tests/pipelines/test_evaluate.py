@@ -1,0 +1,104 @@
+"""evaluate: what it writes is what the table and the labels say, without any image that was trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from skinvae.errors import LabelsError, TableError, UsageError
+from skinvae.metrics.evaluation import AUROC_COLUMNS
+from skinvae.pipelines.evaluate import evaluate
+from skinvae.pipelines.score import score
+from skinvae.records import SCORES
+from skinvae.report.evaluation import Evaluation
+from skinvae.storage.bundle import read_bundle
+from skinvae.storage.filesystem import Location
+from tests.pipelines.conftest import COUNTS, ArchiveFiles, config
+
+
+def run(table: str, archive: ArchiveFiles, out: Path, **changes: object) -> Evaluation:
+    arguments = {
+        "labels": archive.labels,
+        "out": str(out),
+        "groups": archive.groups,
+        "normal": (),
+        "protocol": "all",
+        "scoring_id": None,
+        "config": config(),
+    }
+    return evaluate(table, **(arguments | changes))
+
+
+@pytest.fixture
+def held_out(table: str, model: str, archive: ArchiveFiles) -> pd.DataFrame:
+    """The rows that may count, with their labels, found without the code under test."""
+    labels = pd.read_csv(archive.labels).set_index("image").idxmax(axis=1).rename("label")
+    lesions = pd.read_csv(archive.groups).set_index("image_id")["lesion_id"]
+    split = read_bundle(Location.parse(model)).split
+    trained = lesions.reindex(split.loc[split["split"] == "train", "image_id"])
+    rows = pd.read_parquet(table).set_index("image_id").join(labels)
+    return rows[~lesions.reindex(rows.index).isin(trained)]
+
+
+def test_auroc_csv_holds_the_aurocs_of_the_held_out_images(
+    table: str, archive: ArchiveFiles, held_out: pd.DataFrame, tmp_path: Path
+) -> None:
+    run(table, archive, tmp_path / "e")
+    written = pd.read_csv(tmp_path / "e" / "auroc.csv")
+    assert tuple(written.columns) == tuple(AUROC_COLUMNS)
+    assert set(written["score"]) == set(SCORES)
+    assert set(written["target"]) == set(COUNTS) - {"NV"} | {"macro", "pooled"}
+    for row in written[~written["target"].isin(["macro"])].itertuples():
+        chosen = held_out if row.target == "pooled" else held_out[held_out["label"].isin(["NV", row.target])]
+        assert row.auroc == pytest.approx(roc_auc_score(chosen["label"] != "NV", chosen[row.score]), abs=1e-12)
+        assert (row.num_normal, row.num_abnormal) == ((chosen["label"] == "NV").sum(), (chosen["label"] != "NV").sum())
+        assert 0 <= row.ci_low <= row.auroc <= row.ci_high <= 1
+
+
+def test_the_account_of_rows_adds_up_and_is_written(
+    table: str, archive: ArchiveFiles, held_out: pd.DataFrame, tmp_path: Path
+) -> None:
+    join = run(table, archive, tmp_path / "e").join
+    assert len(join.evaluated) == len(held_out)
+    assert join.num_trained + join.num_trained_lesion == sum(COUNTS.values()) - len(held_out)
+    document = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert document["num_evaluated"] == len(held_out)
+    for picture in ("roc_curves.png", "score_histograms.png"):
+        assert (tmp_path / "e" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_paper_protocol_says_where_images_are_too_few(table: str, archive: ArchiveFiles, tmp_path: Path) -> None:
+    paper = run(table, archive, tmp_path / "e", protocol="paper").paper
+    assert paper is not None
+    assert len(paper.shortfalls) == 7
+    assert len(pd.read_csv(tmp_path / "e" / "paper_protocol.csv")) == 6 * 8
+
+
+def test_the_metadata_table_serves_as_labels_too(table: str, archive: ArchiveFiles, tmp_path: Path) -> None:
+    one_hot = run(table, archive, tmp_path / "a").auroc
+    diagnoses = run(table, archive, tmp_path / "b", labels=archive.groups).auroc
+    pd.testing.assert_frame_equal(one_hot, diagnoses)
+
+
+def test_several_scorings_must_be_told_apart(model: str, archive: ArchiveFiles, tmp_path: Path) -> None:
+    table = str(tmp_path / "scores")
+    ids = [
+        score([archive.zip], model=model, table=table, config=config(num_samples=count)).scoring_id for count in (1, 2)
+    ]
+    with pytest.raises(UsageError, match=f"--scoring-id one of {sorted(ids)[0]}, {sorted(ids)[1]}"):
+        run(table, archive, tmp_path / "e")
+    assert (run(table, archive, tmp_path / "e", scoring_id=ids[0]).auroc["scoring_id"] == ids[0]).all()
+    with pytest.raises(UsageError, match="holds no scoring 'nonesuch'"):
+        run(table, archive, tmp_path / "e", scoring_id="nonesuch")
+
+
+def test_wrong_inputs_end_with_one_sentence(table: str, archive: ArchiveFiles, tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="no score table at"):
+        run(str(tmp_path / "none"), archive, tmp_path / "e")
+    Path(tmp_path, "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(LabelsError, match="no column 'image' or 'image_id'"):
+        run(table, archive, tmp_path / "e", labels=f"{tmp_path}/other.csv")

@@ -1,0 +1,147 @@
+"""Scores depend on pixels, model, mode, k and seed alone: not on rows, batches or chunks (oracle 8)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from skinvae.model.bounds import ScoreMode, scores_from_draws
+from skinvae.model.noise import draw_noise
+from skinvae.model.scorer import Scorer, ScoringSettings, collect_draws
+from skinvae.model.vae import VAE, ModelSettings, to_unit_range
+from skinvae.records import SCORES
+
+NAMES = (*SCORES, "ess")
+IMAGES = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), dtype=np.uint8)
+
+
+def small_model() -> VAE:
+    """A small VAE whose batch norms have seen data, so that no layer is trivial."""
+    torch.manual_seed(0)
+    model = VAE(ModelSettings(image_size=32, base_channels=4, num_latents=6))
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.rand(16, 3, 32, 32) * 2 - 1, torch.randn(16, 6))
+    return model
+
+
+def scored(
+    images: NDArray[np.uint8], *, batch_size: int = 4, decode_batch_size: int = 16, **settings: Any
+) -> dict[str, NDArray[np.float64]]:
+    scorer = Scorer(
+        small_model(),
+        variance=0.01,
+        settings=ScoringSettings(**settings),
+        batch_size=batch_size,
+        decode_batch_size=decode_batch_size,
+    )
+    return scorer.score(images)
+
+
+def assert_same(actual: dict[str, NDArray[np.float64]], expected: dict[str, NDArray[np.float64]]) -> None:
+    """ESS is an exponential of differences of the scores, so it feels their last digits."""
+    for name in SCORES:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=1e-6, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(actual["ess"], expected["ess"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("mode", ["exact", "released"])
+@pytest.mark.parametrize(("batch_size", "decode_batch_size"), [(1, 1), (3, 7), (11, 1000), (64, 15), (4, 5)])
+def test_batch_sizes_change_no_score(batch_size: int, decode_batch_size: int, mode: ScoreMode) -> None:
+    expected = scored(IMAGES, mode=mode)
+    assert_same(scored(IMAGES, batch_size=batch_size, decode_batch_size=decode_batch_size, mode=mode), expected)
+
+
+def test_permuting_rows_permutes_scores() -> None:
+    order = np.random.default_rng(1).permutation(len(IMAGES))
+    expected = {name: values[order] for name, values in scored(IMAGES).items()}
+    assert_same(scored(IMAGES[order]), expected)
+
+
+def test_the_same_picture_among_others_gets_the_same_scores() -> None:
+    among = scored(np.concatenate([IMAGES[5:], IMAGES[:1], IMAGES[:1]]))
+    alone = scored(IMAGES[:1])
+    for place in (-1, -2):
+        assert_same({name: values[[place]] for name, values in among.items()}, alone)
+
+
+def test_in_float64_batches_agree_to_rounding() -> None:
+    one, other = scored(IMAGES, precision="float64"), scored(IMAGES[::-1], batch_size=3, precision="float64")
+    for name in SCORES:
+        np.testing.assert_allclose(one[name], other[name][::-1], rtol=1e-12, atol=1e-12, err_msg=name)
+    assert_same(scored(IMAGES), one)
+
+
+def test_batch_size_and_layout_of_the_input_do_not_matter() -> None:
+    read_only = np.frombuffer(IMAGES.tobytes(), np.uint8).reshape(IMAGES.shape)
+    for images in (np.asfortranarray(IMAGES), read_only, np.repeat(IMAGES, 2, axis=0)[::2]):
+        assert_same(scored(images), scored(IMAGES))
+
+
+def test_no_images_give_empty_scores() -> None:
+    scores = scored(IMAGES[:0])
+    assert set(scores) == set(NAMES)
+    assert all(values.shape == (0,) and values.dtype == np.float64 for values in scores.values())
+
+
+@pytest.mark.parametrize("mode", ["exact", "released"])
+@pytest.mark.parametrize("num_samples", [1, 2, 15])
+def test_a_scorer_is_the_bounds_of_the_image_s_own_draws(num_samples: int, mode: ScoreMode) -> None:
+    """One image at a time through the pure parts, in float64, against the scorer's float32 batches."""
+    scores = scored(IMAGES[:3], num_samples=num_samples, mode=mode, seed=9)
+    model = small_model().eval().double()
+    for row, image in enumerate(IMAGES[:3, None]):
+        eps_BKD = torch.from_numpy(draw_noise(image, seed=9, num_samples=num_samples, num_latents=6)).double()
+        with torch.inference_mode():
+            draws = collect_draws(model, to_unit_range(torch.from_numpy(image)).double(), eps_BKD, decode_batch_size=1)
+        expected = vars(scores_from_draws(draws, variance=0.01, mode=mode))
+        for name in SCORES:
+            np.testing.assert_allclose(scores[name][row], expected[name].item(), rtol=1e-5, err_msg=name)
+
+
+def test_more_draws_leave_the_first_ones_alone() -> None:
+    """vae_reconst is a mean over draws, so k = 1 and k = 2 give the first two errors and k = 3 must contain them."""
+    one, two, three = (scored(IMAGES, num_samples=k)["vae_reconst"] for k in (1, 2, 3))
+    least = np.array([scored(IMAGES, num_samples=k)["iwae_reconst"] for k in (2, 3)])
+    second = 2 * two - one
+    third = 3 * three - one - second
+    # min(a) <= -LME(-a) <= min(a) + log k over exactly these draws.
+    for bound, draws in ((least[0], [one, second]), (least[1], [one, second, third])):
+        smallest = np.min(draws, axis=0)
+        assert (bound >= smallest - 1e-3).all()
+        assert (bound <= smallest + np.log(len(draws)) + 1e-3).all()
+
+
+def test_mode_seed_and_k_each_change_the_scores() -> None:
+    base = scored(IMAGES)["iwae"]
+    for other in ({"mode": "released"}, {"seed": 1}, {"num_samples": 14}):
+        assert (scored(IMAGES, **other)["iwae"] != base).all()
+
+
+def test_both_modes_rank_images_alike_by_the_vae_scores() -> None:
+    images = np.random.default_rng(2).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    images = (images * np.linspace(0.2, 1, 60)[:, None, None, None]).astype(np.uint8)
+    exact, released = scored(images, precision="float64"), scored(images, precision="float64", mode="released")
+    for name in ("vae", "vae_reconst", "vae_kl"):
+        assert exact[name].argsort().tolist() == released[name].argsort().tolist()
+
+
+def test_reconstruct_is_the_decoded_posterior_mean() -> None:
+    model = small_model()
+    scorer = Scorer(model, variance=0.01, settings=ScoringSettings(), batch_size=4)
+    with torch.inference_mode():
+        mu_BD, _ = model.encode(to_unit_range(torch.from_numpy(IMAGES)))
+        torch.testing.assert_close(scorer.reconstruct(IMAGES), model.decode(mu_BD), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("num_samples", 0), ("seed", -1), ("mode", "exakt"), ("precision", "bfloat16"), ("k", 15)]
+)
+def test_settings_refuse_bad_values_by_name(setting: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=setting):
+        ScoringSettings(**{setting: value})
