@@ -11,13 +11,18 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 import skinvae
 from skinvae.errors import Interrupted, SkinvaeError
+
+if TYPE_CHECKING:
+    from skinvae.pipelines.score import ScoreSummary
+    from skinvae.pipelines.train import TrainSummary
+    from skinvae.report.evaluation import Evaluation
 
 app = typer.Typer(
     name="skinvae",
@@ -29,8 +34,8 @@ app = typer.Typer(
 )
 
 _EXIT_CODES = (
-    "\n\nExit codes: 0 done; 1 training failed; 2 usage or settings; 3 done, but more rejected images than allowed; "
-    "4 input missing or forbidden; 5 interrupted, run again to resume."
+    "\n\nExit codes: 0 done; 1 training or the Ray job failed; 2 usage or settings; "
+    "3 done, but more rejected images than allowed; 4 input missing or forbidden; 5 interrupted, run again to resume."
 )
 
 Archives = Annotated[
@@ -120,13 +125,7 @@ def train(
     if as_json:
         _print_json(summary.as_dict())
         return
-    images = f"{summary.num_train:,} normals trained on, {summary.num_validation:,} held out"
-    if dry_run:
-        print(f"would train: {images}; model bundle would go to {summary.model}")
-        return
-    print(f"{images}, {summary.num_rejected:,} could not be decoded")
-    print(f"best epoch {summary.best_epoch}, validation loss {summary.validation_loss:.2f}, {summary.seconds:.0f} s")
-    print(f"model {summary.model_id} is in {summary.model}: see MODEL_CARD.md, training_curve.png, reconstructions.png")
+    print("\n".join(_train_lines(summary, dry_run=dry_run)))
 
 
 @app.command(
@@ -239,7 +238,9 @@ def _root(
 
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @_reports_errors
-def print_config(verb: str, config: ConfigFile = None, assignments: Assignments = None) -> None:
+def print_config(
+    verb: Literal["train", "score", "evaluate", "demo"], config: ConfigFile = None, assignments: Assignments = None
+) -> None:
     """What `skinvae VERB --print-config` runs, whatever else is on its command line."""
     from skinvae.config import load_config, render_toml
 
@@ -267,27 +268,41 @@ def run_verb(verb: str) -> None:
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document))
+    print(json.dumps(document, allow_nan=False))
 
 
-def _score_lines(summary: Any, *, dry_run: bool) -> list[str]:
+def _train_lines(summary: TrainSummary, *, dry_run: bool) -> list[str]:
+    images = f"{summary.num_train:,} normals to train on, {summary.num_validation:,} held out"
+    if dry_run:
+        return [f"would train: {images}; the model bundle would go to {summary.model}"]
+    to_look_at = ", ".join(name for name in summary.files if name.endswith((".md", ".png")))
+    return [
+        f"{images}, {summary.num_rejected:,} could not be decoded",
+        f"best epoch {summary.best_epoch}, validation loss {summary.validation_loss:.2f}, {summary.seconds:.0f} s",
+        f"model {summary.model_id} is in {summary.model}: see {to_look_at}",
+    ]
+
+
+def _score_lines(summary: ScoreSummary, *, dry_run: bool) -> list[str]:
     if dry_run:
         missing = summary.num_members - summary.num_already_done
         return [f"{missing:,} of {summary.num_members:,} members would be scored into {summary.table}"]
     rejected = {status: count for status, count in summary.by_status.items() if status != "ok"}
     reasons = "".join(f", {count:,} {status}" for status, count in sorted(rejected.items()))
-    speed = summary.num_images / summary.seconds if summary.seconds else 0.0
+    adopted = f"; {summary.num_adopted:,} rows that an earlier run wrote are adopted" if summary.num_adopted else ""
+    speed = f", {summary.num_images / summary.seconds:.0f} images/s from start to end" if summary.num_images else ""
     return [
-        f"{summary.num_scored:,} images scored, {summary.num_rejected:,} rejected{reasons}; "
+        f"{summary.num_scored:,} images scored, {summary.num_rejected:,} rejected{reasons}{adopted}; "
         f"{summary.num_already_done:,} of {summary.num_members:,} members were done before",
-        f"{summary.seconds:.0f} s, {speed:.0f} images/s from start to end",
+        f"{summary.seconds:.0f} s{speed}",
         f"table: {summary.table} (scoring {summary.scoring_id})",
         'try:   duckdb -c "SELECT image_id, vae_reconst, p_value '
-        f"FROM read_parquet('{summary.table}/*.parquet') ORDER BY vae_reconst DESC LIMIT 10\"",
+        f"FROM read_parquet('{summary.table}/*.parquet') WHERE scoring_id = '{summary.scoring_id}' "
+        'ORDER BY vae_reconst DESC LIMIT 10"',
     ]
 
 
-def _print_evaluation(evaluation: Any, *, out: str, as_json: bool) -> None:
+def _print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None:
     from skinvae.report.evaluation import evaluation_document, evaluation_page
 
     if as_json:

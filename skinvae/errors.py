@@ -13,6 +13,7 @@ Every message is one sentence: what is wrong, where, what to do.
     │   ├── BundleError          4   a model bundle is missing, incomplete or altered
     │   └── TableError           4   a score table is missing or lacks what was asked for
     ├── TrainingError            1   training ended without a model
+    ├── JobError                 1   the Ray job lost more workers than it could replace
     └── Interrupted              5   stopped by a signal; run again to resume
 """
 
@@ -69,6 +70,10 @@ class TableError(InputError):
 
 class TrainingError(SkinvaeError):
     """Training ended without a model."""
+
+
+class JobError(SkinvaeError):
+    """The Ray job lost more workers than it could replace."""
 
 
 class Interrupted(SkinvaeError):

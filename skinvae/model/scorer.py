@@ -35,6 +35,10 @@ class ScoringSettings(BaseModel):
     precision: Precision = Field("float32", description="floating-point format of the network")
 
 
+MAX_DRAWS_HELD = 2**16
+"""Draws of z in memory at a time, unless one image alone has more: 240 MB with 300 latents."""
+
+
 class EncoderDecoder(Protocol):
     """What the scores ask of a model: a Gaussian posterior and the mean of a Gaussian likelihood."""
 
@@ -97,9 +101,11 @@ class Scorer:
 
     def score(self, images_BHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
         """The six scores in nats and `ess` of uint8 images (B, H, W, 3), each float64 (B,)."""
+        # Many draws of an image leave room for fewer images: z and eps are held for all of them at once.
+        step = min(self._batch_size, max(1, MAX_DRAWS_HELD // self._settings.num_samples))
         pieces = [
-            self._score_batch(images_BHWC[start : start + self._batch_size])
-            for start in range(0, len(images_BHWC), self._batch_size)
+            self._score_batch(images_BHWC[start : start + step], padded_size=step)
+            for start in range(0, len(images_BHWC), step)
         ]
         names = (*SCORES, "ess")
         return {name: np.concatenate([piece[name] for piece in pieces] or [np.empty(0)]) for name in names}
@@ -111,7 +117,7 @@ class Scorer:
             x_hat_BCHW: Tensor = self._model.decode(mu_BD)
             return x_hat_BCHW.float().cpu()
 
-    def _score_batch(self, images_BHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
+    def _score_batch(self, images_BHWC: NDArray[np.uint8], *, padded_size: int) -> dict[str, NDArray[np.float64]]:
         num_images = len(images_BHWC)
         eps_BKD = draw_noise(
             images_BHWC,
@@ -121,7 +127,7 @@ class Scorer:
         )
         if self._device.type != "cpu":
             # One shape for every batch: autotuned or captured kernels are chosen once.
-            images_BHWC, eps_BKD = self._pad(images_BHWC), self._pad(eps_BKD)
+            images_BHWC, eps_BKD = (_pad(rows, size=padded_size) for rows in (images_BHWC, eps_BKD))
         with torch.inference_mode(), _full_float32():
             draws = collect_draws(
                 self._model,
@@ -136,12 +142,14 @@ class Scorer:
         on_device = torch.from_numpy(np.array(images_BHWC)).to(self._device)
         return to_unit_range(on_device).to(self._dtype)
 
-    def _pad(self, rows: NDArray[Any]) -> NDArray[Any]:
-        missing = self._batch_size - len(rows)
-        return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
-
 
 def _full_float32() -> AbstractContextManager[None]:
     """CUDA convolutions default to TF32, whose 10-bit mantissa is no float32."""
     context: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     return context
+
+
+def _pad(rows: NDArray[Any], *, size: int) -> NDArray[Any]:
+    """The rows, the last one repeated up to `size`."""
+    missing = size - len(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows

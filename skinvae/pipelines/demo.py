@@ -17,6 +17,7 @@ from skinvae.report.evaluation import Evaluation
 from skinvae.storage.filesystem import Location
 
 ARCHIVE, LABELS, GROUPS = "archive/images.zip", "archive/GroundTruth.csv", "archive/metadata.csv"
+SEED = "archive/seed.txt"
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ def demo(out: str, *, seed: int, config: Config) -> DemoResult:
     if not folder.is_local:
         raise UsageError(f"--out {out}: the demo writes to a local folder")
     archive, labels, groups = (str(folder / name) for name in (ARCHIVE, LABELS, GROUPS))
-    if not (folder / GROUPS).exists():
-        _write_archive(folder, seed=seed)
+    _make_archive(folder, seed=seed)
     with ray_session(config.ray):
         say("\n== train: learn what a nevus looks like")
         trained = train(
@@ -69,10 +69,16 @@ def demo(out: str, *, seed: int, config: Config) -> DemoResult:
     return DemoResult(trained, scored, evaluation)
 
 
-def _write_archive(folder: Location, *, seed: int) -> None:
+def _make_archive(folder: Location, *, seed: int) -> None:
+    if (folder / SEED).exists():
+        drawn_with = int((folder / SEED).read_bytes())
+        if drawn_with != seed:
+            raise UsageError(f"'{folder}' holds the demo of seed {drawn_with}: choose another --out or delete it")
+        return
     say(f"== drawing {sum(DEMO_COUNTS.values())} synthetic dermoscopy images of {len(DEMO_COUNTS)} classes")
     archive = make_archive(DEMO_COUNTS, seed=seed)
     (folder / ARCHIVE).write_bytes(archive.zip_bytes)
     (folder / LABELS).write_bytes(archive.labels_csv.encode())
-    # Last: its presence says that the archive is complete.
     (folder / GROUPS).write_bytes(archive.metadata_csv.encode())
+    # Last: its presence says that the archive is complete.
+    (folder / SEED).write_bytes(b"%d\n" % seed)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from skinvae.config import Config
-from skinvae.errors import BundleError, TableError, UsageError
+from skinvae.errors import BundleError, LabelsError, TableError, UsageError
 from skinvae.metrics.evaluation import evaluate_scores
 from skinvae.metrics.join import LabelJoin, join_labels
 from skinvae.metrics.labels import parse_groups, parse_labels
@@ -49,10 +49,15 @@ def evaluate(
     scores = ScoreTable.open(Location.parse(table))
     chosen = choose_scoring(scores, scoring_id)
     frame = scores.read(_COLUMNS, scoring_id=chosen).to_pandas()
+    if frame.empty:
+        raise TableError(f"'{table}' holds no rows of scoring '{chosen}': the archives had no images")
     model, split = _trained_model(scores, frame)
+    label_frame = parse_labels(read_csv(Location.parse(labels, storage)), origin=labels)
+    if unknown := sorted(set(normal) - set(label_frame["label"])):
+        raise LabelsError(f"'{labels}' has no image of class {', '.join(unknown)}: check --normal")
     join = join_labels(
         frame,
-        labels=parse_labels(read_csv(Location.parse(labels, storage)), origin=labels),
+        labels=label_frame,
         normal=normal or model.normal_classes,
         split=split,
         groups=parse_groups(read_csv(Location.parse(groups, storage)), origin=groups) if groups else None,

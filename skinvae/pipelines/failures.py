@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from skinvae.errors import SkinvaeError
+from skinvae.errors import JobError, SkinvaeError
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Re-raise the SkinvaeError that a Ray exception stems from; all other exceptions pass as they are."""
+    """Re-raise the SkinvaeError that a Ray exception stems from, and lost workers as JobError.
+
+    An exception that our own code did not foresee passes as it is: its traceback is for those who mend it.
+    """
     try:
         yield
     except SkinvaeError:
@@ -20,6 +23,9 @@ def user_errors() -> Iterator[None]:
     except Exception as error:
         if found := _skinvae_error(error):
             raise type(found)(str(found)) from error
+        if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise JobError(f"the Ray job failed: {lines[0]}; run the same command again to go on") from error
         raise
 
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -21,6 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 LOG_SECONDS = 10.0
 """Where nobody watches a bar, a line this often."""
@@ -34,14 +35,18 @@ class ProgressActor:
     def __init__(self) -> None:
         self._done = 0
         self._fields: dict[str, Any] = {}
+        self._lines: list[str] = []
 
-    def advance(self, amount: int, **fields: Any) -> None:
-        """Count `amount` more as done and remember `fields` for the display."""
+    def advance(self, amount: int, *, line: str | None = None, **fields: Any) -> None:
+        """Count `amount` more as done, show `line` once, and remember `fields` for the display."""
         self._done += amount
         self._fields |= fields
+        if line is not None:
+            self._lines.append(line)
 
-    def state(self) -> tuple[int, dict[str, Any]]:
-        return self._done, self._fields
+    def state(self, num_lines_seen: int) -> tuple[int, dict[str, Any], list[str]]:
+        """How much is done, the latest fields, and the lines behind the first `num_lines_seen`."""
+        return self._done, self._fields, self._lines[num_lines_seen:]
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class _Display:
     describe: Callable[[dict[str, Any]], str]
     console: Console
     stop: threading.Event
+    shown: list[str] = field(default_factory=list)
+    """Lines that were shown already."""
 
     def run(self) -> None:
         """Show until `stop` is set."""
@@ -67,43 +74,52 @@ class _Display:
         rate = RateMeter()
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[words]}"),
+            TextColumn("{task.fields[words]}", table_column=Column(no_wrap=True)),
         )
         with Progress(*columns, console=self.console) as bar:
             task = bar.add_task(self.title, total=self.total, rate="", words="")
             stopped = False
             while not stopped:
                 stopped = self.stop.wait(_REFRESH_SECONDS)
-                done, fields = self._poll()
+                done, fields, lines = self._poll()
+                for line in lines:
+                    bar.console.print(line, highlight=False)
                 if done is not None:
                     speed = f"{rate.update(done):.0f} {self.unit}/s"
                     bar.update(task, completed=done, rate=speed, words=self.describe(fields))
 
     def _log_lines(self) -> None:
         rate = RateMeter()
-        while not self.stop.wait(LOG_SECONDS):
-            done, fields = self._poll()
-            if done is None:
+        next_report = time.monotonic() + LOG_SECONDS
+        stopped = False
+        while not stopped:
+            stopped = self.stop.wait(_REFRESH_SECONDS)
+            done, fields, lines = self._poll()
+            for line in lines:
+                say(line)
+            if done is None or time.monotonic() < next_report:
                 continue
+            next_report += LOG_SECONDS
             speed = rate.update(done)
             eta = f"ETA {_clock((self.total - done) / speed)}" if speed > 0 and done < self.total else ""
             count = f"{self.title}: {done:,} of {self.total:,} {self.unit}"
             words = (count, f"{speed:.0f} {self.unit}/s", eta, self.describe(fields))
             say(f"{time.strftime('%H:%M:%S')} {', '.join(word for word in words if word)}")
 
-    def _poll(self) -> tuple[int | None, dict[str, Any]]:
+    def _poll(self) -> tuple[int | None, dict[str, Any], list[str]]:
         try:
-            done, fields = ray.get(self.actor.state.remote(), timeout=5)
+            done, fields, lines = ray.get(self.actor.state.remote(len(self.shown)), timeout=5)
         except (ray.exceptions.RayError, TimeoutError):
-            return None, {}
-        return done, fields
+            return None, {}, []
+        self.shown.extend(lines)
+        return done, fields, lines
 
 
 @contextlib.contextmanager
@@ -128,16 +144,21 @@ def shown_progress(
 
 
 class RateMeter:
-    """Speed over the last half minute, so that a slow start does not spoil the ETA."""
+    """Speed over the last half minute of work, from when the first of it was done.
+
+    What comes before, such as starting workers or taking over what an earlier run did, tells nothing of the speed.
+    """
 
     WINDOW_SECONDS = 30.0
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._points = [(clock(), 0)]
+        self._points: list[tuple[float, int]] = []
 
     def update(self, done: int) -> float:
-        """Per second, given how much is done by now."""
+        """Per second, given how much is done by now; 0 until there is something to tell."""
+        if done == 0:
+            return 0.0
         now = self._clock()
         self._points.append((now, done))
         while len(self._points) > 2 and now - self._points[1][0] > self.WINDOW_SECONDS:

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,14 @@ from skinvae.errors import UsageError
 
 MAX_THREADS_PER_ACTOR = 4
 """Convolutions of one batch gain little from more CPU threads; more actors do."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine of the cluster offers to Ray; an actor or a task lies on one."""
+
+    num_cpus: float
+    num_gpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         # Its C++ side logs to the driver's terminal what Ray itself then handles.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        # Beside the scoring actors, which fill the cores, decoding and writing need tickets of their own.
-        ray.init(address="local", num_cpus=cores + max(1, cores // 8), include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=logical_cpus(cores), include_dashboard=False, **quiet)
     if started and threading.current_thread() is threading.main_thread():
         # Ray's own handler, installed by init, exits at once; a job commits what is done first.
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -85,35 +92,100 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
             ray.shutdown()
 
 
+def logical_cpus(cores: int) -> int:
+    """What a local Ray counts as its CPUs: beside the actors, which fill the cores, tasks need tickets of their own."""
+    return cores + max(1, cores // 8)
+
+
 def available_resources(settings: RaySettings, *, num_actors: int = 0) -> Resources:
     """Divide the running cluster. Raises UsageError if it lacks the GPU that the settings ask for."""
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-    return divide_resources(
-        num_cpus=total.get("CPU", 0.0), num_gpus=total.get("GPU", 0.0), device=settings.device, num_actors=num_actors
+    return divide_resources(_alive_nodes(), device=settings.device, num_actors=num_actors)
+
+
+def training_resources(settings: RaySettings, *, num_workers: int = 0) -> Resources:
+    """Divide the running cluster among training workers; `num_workers` = 0 is one per GPU, or one on the CPU."""
+    return divide_resources(_alive_nodes(), device=settings.device, num_actors=num_workers, num_actors_on_cpus=1)
+
+
+def _alive_nodes() -> list[Node]:
+    alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]  # Ray's omission
+    return [Node(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in alive]
+
+
+def divide_resources(
+    nodes: Sequence[Node], *, device: Device = "auto", num_actors: int = 0, num_actors_on_cpus: int = 0
+) -> Resources:
+    """One actor per GPU; without GPUs the actors share the CPUs, less a share that decodes and writes.
+
+    All actors find a place at once, each on one node, and wherever Ray puts them a task still finds one.
+    `num_actors` = 0 chooses, without GPUs `num_actors_on_cpus`, which 0 leaves to the CPUs' number. Raises UsageError
+    where that cannot be, or where there is no GPU though `device` says cuda.
+    """
+    if sum(one.num_cpus for one in nodes) <= 0:
+        raise UsageError("the Ray cluster has no CPU to run on: start a node with --num-cpus")
+    has_gpus = any(one.num_gpus >= 1 for one in nodes)
+    if device == "cuda" and not has_gpus:
+        raise UsageError("ray.device = cuda, but the Ray cluster has no GPU: use auto or cpu")
+    if has_gpus and device != "cpu":
+        return _divide_gpus(nodes, num_actors)
+    return _divide_cpus([one.num_cpus for one in nodes if one.num_cpus], num_actors or num_actors_on_cpus)
+
+
+def _divide_gpus(nodes: Sequence[Node], num_actors: int) -> Resources:
+    usable = [one for one in nodes if one.num_gpus >= 1 and one.num_cpus > 0]
+    if not usable:
+        raise UsageError(
+            "no node of the Ray cluster has a CPU beside its GPU for the actor that uses it: start the nodes with "
+            "GPUs with --num-cpus, or set ray.device=cpu"
+        )
+    num_gpus = sum(int(one.num_gpus) for one in usable)
+    actors = num_actors or num_gpus
+    # Shares that fit: three actors on two GPUs take a half each, for two thirds would leave one without.
+    actors_per_gpu = math.ceil(actors / num_gpus)
+    cpus_for_each = min(one.num_cpus / (int(one.num_gpus) * actors_per_gpu) for one in usable)
+    cpus = [one.num_cpus for one in nodes if one.num_cpus]
+    # With fewer CPUs than that the tasks would starve behind the actors.
+    enough = cpus_for_each >= 1 and sum(map(int, cpus)) > actors
+    cpus_per_actor = 1.0 if enough else _in_ray_s_units(min(1.0, 0.5 * cpus_for_each))
+    return Resources(actors, cpus_per_actor, 1 / actors_per_gpu, 1, _cpus_per_task(cpus, actors, cpus_per_actor))
+
+
+def _divide_cpus(cpus: Sequence[float], num_actors: int) -> Resources:
+    for_tasks = max(1.0, sum(cpus) // 8) if sum(cpus) >= 2 else sum(cpus) / 2
+    budget = sum(cpus) - for_tasks
+    largest = max(cpus)
+    actors = num_actors or max(1, math.ceil(int(budget) / max(1, min(MAX_THREADS_PER_ACTOR, int(largest)))))
+    cpus_per_actor = _largest_share(cpus, actors, at_most=min(budget / actors, largest))
+    return Resources(
+        actors, cpus_per_actor, 0.0, max(1, int(cpus_per_actor)), _cpus_per_task(cpus, actors, cpus_per_actor)
     )
 
 
-def divide_resources(*, num_cpus: float, num_gpus: float, device: Device = "auto", num_actors: int = 0) -> Resources:
-    """One actor per GPU; without GPUs the actors share the CPUs, less a share that decodes and writes.
+def _largest_share(cpus: Sequence[float], count: int, *, at_most: float) -> float:
+    """The most CPUs that `count` actors can have each. Ray takes whole CPUs, or fractions below one."""
+    for whole in range(int(at_most), 0, -1):
+        if sum(one // whole for one in cpus) >= count:
+            return float(whole)
+    # The inverse of a whole number fills a CPU without a rest that is of no use to anyone.
+    share = _in_ray_s_units(1 / math.ceil(1 / min(1.0, at_most)))
+    if share <= 0 or sum(one // share for one in cpus) < count:
+        raise UsageError(
+            f"the {sum(cpus):g} CPUs of the Ray cluster's {len(cpus)} node(s) have no room for {count:,} actors: "
+            "lower score.num_actors or train.num_workers"
+        )
+    return share
 
-    `num_actors` = 0 chooses. Raises UsageError where there is no CPU, or no GPU though `device` says cuda.
-    """
-    if num_cpus <= 0:
-        raise UsageError("the Ray cluster has no CPU to run on: start a node with --num-cpus")
-    if device == "cuda" and num_gpus < 1:
-        raise UsageError("ray.device = cuda, but the Ray cluster has no GPU: use auto or cpu")
-    if num_gpus >= 1 and device != "cpu":
-        actors = num_actors or int(num_gpus)
-        # With fewer CPUs than that the tasks would starve behind the actors.
-        cpus_per_actor = 1.0 if num_cpus >= actors + 1 else 0.5 * num_cpus / actors
-        cpus_per_task = min(1.0, num_cpus - actors * cpus_per_actor)
-        # Shares that fit: three actors on two GPUs take a half each, for two thirds would leave one without.
-        actors_per_gpu = math.ceil(actors / int(num_gpus))
-        return Resources(actors, cpus_per_actor, 1 / actors_per_gpu, 1, cpus_per_task)
-    for_tasks = max(1.0, num_cpus // 8) if num_cpus >= 2 else num_cpus / 2
-    budget = num_cpus - for_tasks
-    actors = num_actors or max(1, math.ceil(int(budget) / MAX_THREADS_PER_ACTOR))
-    per_actor = budget / actors
-    # Ray takes whole CPUs, or fractions below one; rounded down, so that all actors and a task fit.
-    cpus_per_actor = float(int(per_actor)) if per_actor >= 1 else math.floor(per_actor * 100) / 100
-    return Resources(actors, cpus_per_actor, 0.0, max(1, int(per_actor)), min(1.0, for_tasks))
+
+def _cpus_per_task(cpus: Sequence[float], num_actors: int, cpus_per_actor: float) -> float:
+    """What is left on some node, however the actors lie: whole CPUs leave whole ones, fractions at least the mean."""
+    if cpus_per_actor >= 1 and sum(map(int, cpus)) - num_actors * cpus_per_actor >= 1:
+        return 1.0
+    rest = _in_ray_s_units(min(1.0, (sum(cpus) - num_actors * cpus_per_actor) / len(cpus)))
+    if rest <= 0:
+        raise UsageError(f"the Ray cluster's {sum(cpus):g} CPUs are too few: start more nodes, or more --num-cpus")
+    return rest
+
+
+def _in_ray_s_units(amount: float) -> float:
+    """Rounded down to Ray's smallest unit."""
+    return math.floor(amount * 10_000 + 1e-6) / 10_000

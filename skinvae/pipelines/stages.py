@@ -6,6 +6,7 @@ Rows between stages are pickled records beside one flat buffer of uint8 pixels: 
 from __future__ import annotations
 
 import datetime
+import functools
 import pickle
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
+from skinvae.errors import BundleError
 from skinvae.images.archives import image_id
 from skinvae.images.decode import DecodeSettings
+from skinvae.metrics.join import SAME_SCORE_TOLERANCE
 from skinvae.model.noise import NOISE_KIND
 from skinvae.model.scorer import Scorer, ScoringSettings
 from skinvae.pipelines.decoding import DecodedMember, decode_slice
@@ -27,6 +31,7 @@ from skinvae.storage.filesystem import Location
 from skinvae.storage.slices import SliceId, write_slice
 
 Row = dict[str, Any]
+Columns = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -74,19 +79,33 @@ class ScoreStage:
         progress: Any,
     ) -> None:
         torch.set_num_threads(num_threads)
-        bundle = read_bundle(job.model)
-        assert bundle.digest == job.model_digest, "the model bundle changed between planning and scoring"
         self._job = job
         self._progress = progress
-        self._p_values = PValues(bundle, scoring=job.scoring)
-        self._model_id = bundle.model_id
-        self._scorer = Scorer(
-            bundle.build_model(),
-            variance=bundle.config.beta,
-            settings=job.scoring,
-            device=device,
-            batch_size=batch_size,
-            decode_batch_size=decode_batch_size,
+        self._device = device
+        self._batch_size = batch_size
+        self._decode_batch_size = decode_batch_size
+
+    @functools.cached_property
+    def _bundle(self) -> ModelBundle:
+        """Loaded with the first slice: an error here reaches the driver whole, one in a constructor only as text."""
+        bundle = read_bundle(self._job.model)
+        if bundle.digest != self._job.model_digest:
+            raise BundleError(f"'{self._job.model}' was replaced while the job ran: run the command again")
+        return bundle
+
+    @functools.cached_property
+    def _p_values(self) -> PValues:
+        return PValues(self._bundle, scoring=self._job.scoring)
+
+    @functools.cached_property
+    def _scorer(self) -> Scorer:
+        return Scorer(
+            self._bundle.build_model(),
+            variance=self._bundle.config.beta,
+            settings=self._job.scoring,
+            device=self._device,
+            batch_size=self._batch_size,
+            decode_batch_size=self._decode_batch_size,
         )
 
     def __call__(self, row: Row) -> Row:
@@ -99,7 +118,7 @@ class ScoreStage:
         rows = self._rows(slice_, members, self._score(pixels))
         return {"slice": row["slice"], "rows": _to_ipc(rows)}
 
-    def _score(self, pixels: Any) -> dict[str, Any]:
+    def _score(self, pixels: NDArray[np.uint8]) -> Columns:
         step = self._scorer.batch_size
         pieces = [self._scorer.score(pixels[:0])]
         for start in range(0, len(pixels), step):
@@ -107,7 +126,7 @@ class ScoreStage:
             self._progress.advance.remote(len(pixels[start : start + step]))
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in (*SCORES, "ess")}
 
-    def _rows(self, slice_: Slice, members: list[DecodedMember], scores: dict[str, Any]) -> pa.Table:
+    def _rows(self, slice_: Slice, members: list[DecodedMember], scores: Columns) -> pa.Table:
         frame = pd.DataFrame(
             {
                 "image_id": [image_id(one.name) for one in members],
@@ -126,7 +145,7 @@ class ScoreStage:
             frame.loc[scored, name] = values
         _reject_nonfinite(frame, scored)
         frame["p_value"] = self._p_values(frame)
-        return _with_job_columns(frame, slice_, self._job, model_id=self._model_id)
+        return _with_job_columns(frame, slice_, self._job, model_id=self._bundle.model_id)
 
 
 class PValues:
@@ -137,7 +156,7 @@ class PValues:
         self._normals = np.sort(bundle.calibration["vae_reconst"].to_numpy()) if comparable else None
         self._trained_on = frozenset(bundle.split.loc[bundle.split["split"] == "train", "image_id"])
 
-    def __call__(self, frame: pd.DataFrame) -> Any:
+    def __call__(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """(1 + number of normals with a score >= s) / (1 + number of normals), never below 1/(n+1).
 
         NaN where there is no score, where the model was trained on the image, and where the normals were scored
@@ -146,7 +165,9 @@ class PValues:
         if self._normals is None:
             return np.full(len(frame), np.nan)
         scores = frame["vae_reconst"].to_numpy()
-        at_least = len(self._normals) - np.searchsorted(self._normals, scores, side="left")
+        # The same picture in another batch differs in the last digits, and must have the same rank.
+        lowest = scores - SAME_SCORE_TOLERANCE * np.abs(scores)
+        at_least = len(self._normals) - np.searchsorted(self._normals, lowest, side="left")
         p_values = (1 + at_least) / (1 + len(self._normals))
         return np.where(np.isnan(scores) | frame["image_id"].isin(self._trained_on), np.nan, p_values)
 
@@ -164,7 +185,7 @@ def _without_pixels(member: DecodedMember) -> DecodedMember:
     return DecodedMember(member.name, member.index, member.num_bytes, stripped)
 
 
-def _reject_nonfinite(frame: pd.DataFrame, scored: Any) -> None:
+def _reject_nonfinite(frame: pd.DataFrame, scored: NDArray[np.intp]) -> None:
     names = [*SCORES, "ess"]
     bad = scored[~np.isfinite(frame.loc[scored, names].to_numpy()).all(axis=1)]
     frame.loc[bad, names] = np.nan

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from skinvae.config import TrainSettings
 from skinvae.model.noise import draw_noise
-from skinvae.model.objective import vae_loss
+from skinvae.model.objective import Loss, vae_loss
 from skinvae.model.vae import VAE, ModelSettings, to_unit_range
 from skinvae.storage.checkpoints import load_checkpoint, save_checkpoint
 
-_VALIDATION_STREAM = 0
+VALIDATION_STREAM = 0
 """The same draws in every epoch, so that epochs are compared on equal terms; epoch e trains on stream e >= 1."""
 
 
@@ -37,8 +37,8 @@ class WorkerSettings:
     model: ModelSettings
     train: TrainSettings
     num_threads: int
-    progress: Any
-    """ProgressActor"""
+    progress: Any | None
+    """ProgressActor; None where there is no epoch to show."""
 
 
 class ImageStore:
@@ -64,7 +64,7 @@ def train_worker(config: dict[str, Any]) -> None:
     # Channels last: 1.3 times the steps per second on CPUs, and what tensor cores want.
     model = ray.train.torch.prepare_model(VAE(settings.model).to(memory_format=torch.channels_last))
     trainer = _Trainer(model, settings, images)
-    trainer.resume()
+    trainer.resume(num_train=len(train_indices))
     if settings.train.num_epochs == 0:
         trainer.report(0, trainer.validate(validation_indices))
     for epoch in range(trainer.next_epoch, settings.train.num_epochs + 1):
@@ -82,7 +82,7 @@ class _Trainer:
         self._images = images
         self._device = ray.train.torch.get_device()
         self._optimizer = torch.optim.Adam(model.parameters(), lr=settings.train.learning_rate)
-        self._history: list[dict[str, Any]] = []
+        self._history: list[dict[str, float | str]] = []
         self.next_epoch = 1
 
     @property
@@ -91,13 +91,14 @@ class _Trainer:
         assert isinstance(inner, VAE)
         return inner
 
-    def resume(self) -> None:
+    def resume(self, *, num_train: int) -> None:
         """Go on behind the newest epoch that was reported, if there is one."""
         if checkpoint := ray.train.get_checkpoint():
             with checkpoint.as_directory() as folder:
                 state = load_checkpoint(Path(folder), model=self._vae, optimizer=self._optimizer)
             self._history = state["history"]
             self.next_epoch = state["epoch"] + 1
+            self._tell(state["epoch"] * num_train, epoch=state["epoch"])
 
     def train_epoch(self, epoch: int, indices: NDArray[np.int64]) -> dict[str, float]:
         """One pass over all training images in a new order; their mean losses."""
@@ -105,25 +106,33 @@ class _Trainer:
         self._model.train()
         order = np.random.Generator(np.random.Philox(key=[settings.seed, epoch])).permutation(indices)
         sums = torch.zeros(4, dtype=torch.float64, device=self._device)
-        for batch, num_global in self._batches(order):
+        for batch, num_global in self._shares(order):
             loss = self._loss(batch, stream=epoch)
             self._optimizer.zero_grad(set_to_none=True)
             # DDP averages over workers, whose batches may differ by an image: weigh by images, not by workers.
             (loss.total * (len(batch) * self._world_size / num_global)).backward()
             self._optimizer.step()
             sums += _weighted(loss, len(batch))
-            if self._rank == 0:
-                self._settings.progress.advance.remote(num_global, epoch=epoch)
+            self._tell(num_global, epoch=epoch)
         return self._means(sums)
 
     def validate(self, indices: NDArray[np.int64]) -> dict[str, float]:
         """Mean losses of the held-out images, with the same draws in every epoch."""
+        self._share_buffers()
         self._model.eval()
         sums = torch.zeros(4, dtype=torch.float64, device=self._device)
         with torch.inference_mode():
-            for batch, _ in self._batches(indices):
-                sums += _weighted(self._loss(batch, stream=_VALIDATION_STREAM, model=self._vae), len(batch))
+            for batch, _ in self._shares(indices):
+                # Of a few held-out images there may be none for this worker.
+                if len(batch):
+                    sums += _weighted(self._loss(batch, stream=VALIDATION_STREAM, model=self._vae), len(batch))
         return self._means(sums)
+
+    def _share_buffers(self) -> None:
+        """Give every worker the batch norm statistics of rank 0: the ones that the checkpoint holds."""
+        if self._world_size > 1:
+            for buffer in self._vae.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def report(self, epoch: int, validated: dict[str, float], trained: dict[str, float] | None = None) -> bool:
         """Hand the epoch's losses and state to Ray Train; False if training must end because a loss is not finite."""
@@ -137,14 +146,16 @@ class _Trainer:
         if self._rank != 0:
             ray.train.report(metrics)
             return finite
-        self._settings.progress.advance.remote(0, epoch=epoch, validated=validated, trained=trained)
+        if trained is not None:
+            line = epoch_line(epoch, self._settings.train.num_epochs, trained=trained, validated=validated)
+            self._tell(0, epoch=epoch, line=line)
         with tempfile.TemporaryDirectory() as folder:
             state = {"epoch": epoch, "history": self._history}
             save_checkpoint(Path(folder), model=self._vae, optimizer=self._optimizer, state=state)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
         return finite
 
-    def _loss(self, batch: NDArray[np.int64], *, stream: int, model: nn.Module | None = None) -> Any:
+    def _loss(self, batch: NDArray[np.int64], *, stream: int, model: nn.Module | None = None) -> Loss:
         settings = self._settings
         pixels = self._images[batch]
         eps_BKD = draw_noise(
@@ -155,23 +166,41 @@ class _Trainer:
         x_hat_BCHW, mu_BD, logvar_BD = (model or self._model)(x_BCHW, eps_BD)
         return vae_loss(x_BCHW, x_hat_BCHW, mu_BD, logvar_BD, beta=settings.train.beta)
 
-    def _batches(self, order: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:
-        """This worker's share of every global batch, and the global batch's size.
-
-        Global batches differ by at most one image, and so do the shares: none is left out, none is tiny.
-        """
-        num_batches = math.ceil(len(order) / (self._settings.train.batch_size * self._world_size))
-        for batch in np.array_split(order, max(1, num_batches)):
+    def _shares(self, order: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:
+        """This worker's share of every global batch, and the global batch's size."""
+        for batch in global_batches(order, batch_size=self._settings.train.batch_size, num_workers=self._world_size):
             yield np.array_split(batch, self._world_size)[self._rank], len(batch)
+
+    def _tell(self, amount: int, **fields: object) -> None:
+        if self._rank == 0 and self._settings.progress is not None:
+            self._settings.progress.advance.remote(amount, **fields)
 
     def _means(self, sums: Tensor) -> dict[str, float]:
         if self._world_size > 1:
             torch.distributed.all_reduce(sums)
         total, reconst, kl, count = sums.tolist()
-        return {"loss": total / count, "reconst": reconst / count, "kl": kl / count}
+        return {"loss": total / count, "reconst": reconst / count, "kl": kl / count, "num_images": int(count)}
 
 
-def _weighted(loss: Any, count: int) -> Tensor:
+def global_batches(order: NDArray[np.int64], *, batch_size: int, num_workers: int) -> list[NDArray[np.int64]]:
+    """The images that all workers take together, step by step: at most `batch_size` each.
+
+    Batches differ by at most one image, and so do the workers' shares of one: no image is left out, and a share is
+    empty only where its batch has fewer images than there are workers.
+    """
+    return np.array_split(order, max(1, math.ceil(len(order) / (batch_size * num_workers))))
+
+
+def epoch_line(epoch: int, num_epochs: int, *, trained: dict[str, float], validated: dict[str, float]) -> str:
+    """One epoch's result for people: means per image, kl not weighted by beta."""
+    words = [
+        f"{name} loss {one['loss']:.1f} (reconst {one['reconst']:.1f}, kl {one['kl']:.1f})"
+        for name, one in (("train", trained), ("validation", validated))
+    ]
+    return f"epoch {epoch} of {num_epochs}: {', '.join(words)}"
+
+
+def _weighted(loss: Loss, count: int) -> Tensor:
     values = torch.stack([*loss]).detach().double() * count
     return torch.cat([values, values.new_tensor([count])])
 

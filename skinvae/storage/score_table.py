@@ -64,9 +64,20 @@ class ScoreTable:
             raise TableError(f"cannot open the score table '{location}': {_first_line(error)}") from error
 
     @classmethod
+    def open_if_exists(cls, location: Location) -> ScoreTable | None:
+        """The table, or None if there is none. Raises TableError if it cannot be opened."""
+        try:
+            return cls.open(location)
+        except TableError as error:
+            if isinstance(error.__cause__, TableNotFoundError):
+                return None
+            raise
+
+    @classmethod
     def open_or_create(cls, location: Location) -> ScoreTable:
-        """Open the table, after creating an empty one if there is none."""
-        if not (location / "_delta_log").exists():
+        """Open the table, after creating an empty one if there is none, or only the beginnings of one."""
+        table = cls.open_if_exists(location)
+        if table is None:
             try:
                 DeltaTable.create(
                     location.uri,
@@ -77,7 +88,7 @@ class ScoreTable:
                 )
             except (OSError, DeltaError) as error:
                 raise TableError(f"cannot create a score table at '{location}': {_first_line(error)}") from error
-        table = cls.open(location)
+            table = cls.open(location)
         table._check_schema()
         return table
 
@@ -87,7 +98,10 @@ class ScoreTable:
 
     def reload(self) -> None:
         """Move on to the newest snapshot."""
-        self._table.update_incremental()
+        try:
+            self._table.update_incremental()
+        except (OSError, DeltaError) as error:
+            raise TableError(f"cannot read the log of '{self.location}': {_first_line(error)}; run again") from error
 
     def live_files(self) -> list[LiveFile]:
         """The Parquet files of the snapshot, ordered by path."""
@@ -163,6 +177,8 @@ class ScoreTable:
             except CommitFailedError:
                 time.sleep(min(0.05 * 2**attempt, 2.0))
                 self.reload()
+            except (OSError, DeltaError) as error:
+                raise TableError(f"cannot commit to '{self.location}': {_first_line(error)}; run again") from error
             else:
                 # create_write_transaction leaves its handle at the old snapshot.
                 self.reload()

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from skinvae.errors import InputError, SourceChanged
+from skinvae.errors import InputError
 from skinvae.images.archives import Archive, ObjectEntry, ObjectListing, Part, archive_of_part, open_archive
-from skinvae.storage.filesystem import Location, RangeFile
+from skinvae.storage.filesystem import Location
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,7 @@ def open_part(source: Source, part: Part, *, max_bytes: int) -> Archive:
 
 def _listing(location: Location, entries: list[ObjectEntry]) -> ObjectListing:
     def read_object(entry: ObjectEntry) -> bytes:
-        try:
-            reader: RangeFile = (location / entry.name).open_range_reader(entry.version)
-        except InputError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise SourceChanged(
-                    f"source changed: '{location}/{entry.name}' is gone; run the command again"
-                ) from error
-            raise
+        reader = (location / entry.name).open_range_reader(entry.version)
         return reader.read(0, reader.size) if reader.size else b""
 
     return ObjectListing(uri=location.uri, entries=entries, read_object=read_object)

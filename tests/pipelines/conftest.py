@@ -22,7 +22,7 @@ from tests.s3_server import S3Server, run_s3_server
 COUNTS = {"MEL": 8, "NV": 64, "BCC": 8, "AKIEC": 6, "BKL": 8, "DF": 6, "VASC": 6}
 SMALL = {
     "model": {"image_size": 32, "base_channels": 8, "num_latents": 16},
-    "train": {"num_epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "validation_fraction": 0.3},
+    "train": {"num_epochs": 4, "batch_size": 16, "learning_rate": 1e-3, "validation_fraction": 0.3},
     "score": {"slice_size": 32, "commit_seconds": 0.5, "batch_size": 16},
 }
 
@@ -83,7 +83,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> ArchiveFiles:
 
 @pytest.fixture(scope="session")
 def model(ray_cluster: str, archive: ArchiveFiles, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model bundle, trained for two epochs."""
+    """A model bundle, trained for four epochs."""
     out = str(tmp_path_factory.mktemp("models") / "model")
     train([archive.zip], labels=archive.labels, normal=["NV"], out=out, groups=archive.groups, config=config())
     return out

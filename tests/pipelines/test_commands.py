@@ -129,17 +129,6 @@ def test_the_job_file_is_the_same_command(table: str, archive: ArchiveFiles, tmp
     assert json.loads(finished.stdout)["num_evaluated"] > 0
 
 
-def test_demo_runs_from_its_own_local_ray(tmp_path: Path) -> None:
-    """One epoch only: `make demo` runs all of them."""
-    command = skinvae_command("demo", "--out", f"{tmp_path}/demo", "--set", "train.num_epochs=1")
-    finished = subprocess.run(command, env=command_environment(), capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert "pooled vae_reconst AUROC" in finished.stdout
-    for name in ("model/config.json", "evaluation/auroc.csv", "evaluation/roc_curves.png"):
-        assert (tmp_path / "demo" / name).exists()
-    assert len(pd.read_parquet(tmp_path / "demo" / "scores")) == 640
-
-
 def _score_command(archive: ArchiveFiles, model: str, table: str, *, config: object) -> list[str]:
     return skinvae_command("score", archive.zip, "--model", model, "--table", table, config=config)
 

@@ -65,7 +65,8 @@ def test_killed_on_s3_and_run_again_it_equals_the_local_table(
         assert len(rows) == rows["member"].nunique() == NUM_IMAGES
         assert (rows["status"] == "ok").all()
     assert_same_scores(*tables)
-    by_duckdb = duckdb.sql(f"SELECT count(*), avg(vae) FROM read_parquet('{local}/*.parquet')").fetchall()[0]
+    with duckdb.connect() as connection:
+        by_duckdb = connection.sql(f"SELECT count(*), avg(vae) FROM read_parquet('{local}/*.parquet')").fetchall()[0]
     assert by_duckdb == (NUM_IMAGES, pytest.approx(DeltaTable(local).to_pandas()["vae"].mean(), rel=1e-12))
 
 

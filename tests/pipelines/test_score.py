@@ -73,7 +73,8 @@ def test_dry_run_says_what_is_missing_and_writes_nothing(model: str, archive: Ar
 def test_readers_agree_after_the_job(table: str) -> None:
     by_pandas = pd.read_parquet(table)["vae"]
     by_delta = DeltaTable(table).to_pandas(columns=["vae"])["vae"]
-    by_duckdb = duckdb.sql(f"SELECT count(*), avg(vae) FROM read_parquet('{table}/*.parquet')").fetchall()[0]
+    with duckdb.connect() as connection:
+        by_duckdb = connection.sql(f"SELECT count(*), avg(vae) FROM read_parquet('{table}/*.parquet')").fetchall()[0]
     assert len(by_pandas) == len(by_delta) == by_duckdb[0]
     assert by_pandas.mean() == pytest.approx(by_delta.mean(), rel=1e-12)
     assert by_pandas.mean() == pytest.approx(by_duckdb[1], rel=1e-12)

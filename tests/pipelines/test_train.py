@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +14,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from skinvae.config import build_config
-from skinvae.errors import BundleError, LabelsError, TrainingError
+from skinvae.config import Config, build_config
+from skinvae.errors import BundleError, LabelsError, TrainingError, UsageError
+from skinvae.images.decode import decode
+from skinvae.model.noise import draw_noise
+from skinvae.model.objective import vae_loss
+from skinvae.model.vae import to_unit_range
+from skinvae.pipelines import train_plan
+from skinvae.pipelines.fitting import interruptible, require_work_for_all
 from skinvae.pipelines.train import train
+from skinvae.pipelines.training_worker import VALIDATION_STREAM, epoch_line, global_batches
 from skinvae.records import SCORES
 from skinvae.storage.bundle import read_bundle
 from skinvae.storage.filesystem import Location
@@ -40,8 +52,8 @@ def test_the_loss_falls_and_the_best_epoch_is_kept(model: str) -> None:
     history = pd.read_csv(f"{model}/history.csv")
     validation = history[history["split"] == "validation"].set_index("epoch")["loss"]
     training = json.loads(Path(model, "config.json").read_text())["training"]
-    assert list(validation.index) == [1, 2]
-    assert validation[2] < validation[1]
+    assert list(validation.index) == [1, 2, 3, 4]
+    assert validation[4] < validation[1]
     assert training["best_epoch"] == validation.idxmin()
     assert training["validation_loss"] == pytest.approx(validation.min())
     assert history["loss"].to_numpy() == pytest.approx(history["reconst"] + 0.01 * history["kl"], rel=1e-6)
@@ -60,25 +72,51 @@ def test_the_same_command_again_does_nothing_and_other_settings_are_refused(mode
     arguments = {"labels": archive.labels, "normal": ["NV"], "out": model, "groups": archive.groups}
     summary = train([archive.zip], config=config(), **arguments)
     assert summary.model_id == read_bundle(Location.parse(model)).model_id
+    assert summary.files == sorted(one.name for one in Path(model).iterdir())
     with pytest.raises(BundleError, match="other settings or images"):
         train([archive.zip], config=_config(num_epochs=3), **arguments)
     assert Path(model, "config.json").read_bytes() == before
 
 
-def test_no_epochs_write_an_untrained_bundle(ray_cluster: str, archive: ArchiveFiles, tmp_path: Path) -> None:
+def test_a_dry_run_opens_the_archives_and_has_no_loss(archive: ArchiveFiles, tmp_path: Path) -> None:
+    summary = train(
+        [archive.zip],
+        labels=archive.labels,
+        normal=["NV"],
+        out=f"{tmp_path}/m",
+        groups=archive.groups,
+        config=config(),
+        dry_run=True,
+    )
+    assert summary.num_train + summary.num_validation == COUNTS["NV"]
+    assert json.loads(json.dumps(summary.as_dict(), allow_nan=False))["validation_loss"] is None
+    assert summary.files == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_epochs_write_an_untrained_bundle(
+    ray_cluster: str, archive: ArchiveFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = str(tmp_path / "model")
-    train([archive.zip], labels=archive.labels, normal=["NV"], out=out, groups=None, config=_config(num_epochs=0))
+    on_sigint = signal.getsignal(signal.SIGINT)
+    summary = train(
+        [archive.zip], labels=archive.labels, normal=["NV"], out=out, groups=None, config=_config(num_epochs=0)
+    )
+    assert signal.getsignal(signal.SIGINT) is on_sigint
     bundle = read_bundle(Location.parse(out))
     assert bundle.config.training["best_epoch"] == 0
     assert bundle.config.data["split_by"] == "image"
     assert bundle.weights["decoder.0.1.num_batches_tracked"] == 0
+    assert summary.files == sorted(one.name for one in Path(out).iterdir())
+    assert summary.validation_loss == bundle.config.training["validation_loss"]
+    assert "training: 0 of 0" not in capsys.readouterr().err
 
 
 def test_a_killed_run_resumes_and_ends_with_the_weights_of_an_uninterrupted_one(
-    ray_cluster: str, archive: ArchiveFiles, tmp_path: Path
+    ray_cluster: str, model: str, archive: ArchiveFiles, tmp_path: Path
 ) -> None:
-    settings = _config(num_epochs=6)
-    arguments = {"labels": archive.labels, "normal": ["NV"], "groups": archive.groups, "config": settings}
+    """The uninterrupted one is the model of all other tests."""
+    settings = config()
     out = tmp_path / "killed"
     command = skinvae_command(
         "train", archive.zip, "--labels", archive.labels, "--normal", "NV", "--groups", archive.groups,
@@ -90,24 +128,160 @@ def test_a_killed_run_resumes_and_ends_with_the_weights_of_an_uninterrupted_one(
     process.communicate()
     assert not (out / "config.json").exists(), "the run was killed before it ended"
     epochs_before = [json.loads(f.read_text())["epoch"] for f in Path(f"{out}.training").glob("*/*/state.json")]
-    assert max(epochs_before) < 6
+    assert max(epochs_before) < 4
 
-    train([archive.zip], out=str(out), **arguments)
-    train([archive.zip], out=str(tmp_path / "uninterrupted"), **arguments)
-    resumed, uninterrupted = (read_bundle(Location.parse(str(tmp_path / name))) for name in ("killed", "uninterrupted"))
-    assert list(pd.read_csv(out / "history.csv").query("split == 'train'")["epoch"]) == [1, 2, 3, 4, 5, 6]
+    train([archive.zip], labels=archive.labels, normal=["NV"], groups=archive.groups, out=str(out), config=settings)
+    resumed, uninterrupted = (read_bundle(Location.parse(uri)) for uri in (str(out), model))
+    assert list(pd.read_csv(out / "history.csv").query("split == 'train'")["epoch"]) == [1, 2, 3, 4]
     for name, weights in uninterrupted.weights.items():
         assert (resumed.weights[name] == weights).all(), name
     assert not Path(f"{out}.training").exists(), "what a finished run no longer needs is removed"
 
 
-def test_two_workers_train_on_every_image(ray_cluster: str, archive: ArchiveFiles, tmp_path: Path) -> None:
+INTERRUPTED = """
+import signal, sys
+from skinvae.cli import main
+arguments = sys.argv[1:]
+out = "model"
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["skinvae", "train", "--out", out, *arguments]
+code = None
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code
+kept = [signal.getsignal(one) is signal.default_int_handler for one in (signal.SIGINT, signal.SIGTERM)]
+print(out, code, *kept, flush=True)
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_ends_training_with_5_and_leaves_the_handlers(
+    ray_cluster: str, archive: ArchiveFiles, tmp_path: Path
+) -> None:
+    arguments = skinvae_command(
+        archive.zip, "--labels", archive.labels, "--normal", "NV", config=_config(num_epochs=100_000)
+    )[1:]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, *arguments],
+        env=command_environment(ray_cluster),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_for(lambda: list(tmp_path.glob("model.training/*/checkpoint_*/state.json")), process)
+    # Within `fit` SIGTERM takes SIGINT's way: both are tested with one.
+    process.send_signal(signal.SIGTERM)
+    output, errors = (text.decode() for text in process.communicate(timeout=60))
+    assert process.returncode == 5, errors
+    assert output.splitlines() == ["model 5 True True"], errors
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].endswith("run the same command again to resume")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_handler_that_exits_becomes_an_interruption_and_is_removed(number: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        _signal_under_a_handler_that_exits(number)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@given(num_images=st.integers(1, 300), batch_size=st.integers(1, 40), num_workers=st.integers(1, 9))
+def test_the_workers_shares_cover_every_image_exactly_once(num_images: int, batch_size: int, num_workers: int) -> None:
+    order = np.random.default_rng(0).permutation(num_images)
+    batches = global_batches(order, batch_size=batch_size, num_workers=num_workers)
+    shares = [np.array_split(batch, num_workers) for batch in batches]
+    taken = np.concatenate([np.concatenate(one) for one in shares])
+    assert sorted(taken) == list(range(num_images))
+    sizes = [len(share) for one in shares for share in one]
+    assert max(sizes) <= batch_size
+    if min(sizes) == 0:
+        settings = _config(batch_size=batch_size).train
+        with pytest.raises(UsageError, match=f"{num_workers} training workers are more than"):
+            require_work_for_all(num_images, settings=settings, num_workers=num_workers)
+
+
+def test_more_workers_than_training_images_are_refused_before_anything_is_decoded(
+    ray_cluster: str, archive: ArchiveFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = _config(num_workers=64)
+    with pytest.raises(UsageError, match=r"64 training workers are more than .*: lower train\.num_workers"):
+        train([archive.zip], labels=archive.labels, normal=["NV"], out=f"{tmp_path}/m", groups=None, config=settings)
+    assert "decoding" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_three_workers_train_on_every_image_and_validate_the_model_that_is_saved(
+    ray_cluster: str, archive: ArchiveFiles, tmp_path: Path
+) -> None:
     out = str(tmp_path / "model")
-    settings = _config(num_workers=2, num_epochs=1, batch_size=8)
-    train([archive.zip], labels=archive.labels, normal=["NV"], out=out, groups=archive.groups, config=settings)
-    history = pd.read_csv(f"{out}/history.csv")
-    assert np.isfinite(history["loss"]).all()
-    assert set(history["split"]) == {"train", "validation"}
+    # Two held-out images: one of the three workers has none to validate on.
+    settings = _config(num_workers=3, num_epochs=2, batch_size=8, validation_fraction=0.03)
+    train([archive.zip], labels=archive.labels, normal=["NV"], out=out, groups=None, config=settings)
+    counted = pd.read_csv(f"{out}/history.csv").set_index(["split", "epoch"])["num_images"]
+    assert counted["train"].to_dict() == {1: COUNTS["NV"] - 2, 2: COUNTS["NV"] - 2}
+    assert counted["validation"].to_dict() == {1: 2, 2: 2}
+    # Where every worker keeps batch norm statistics of its own, the two differ by 4.5e-5.
+    assert _validation_loss(out, archive, settings) == pytest.approx(
+        read_bundle(Location.parse(out)).config.training["validation_loss"], rel=1e-5
+    )
+
+
+def _validation_loss(model: str, archive: ArchiveFiles, settings: Config) -> float:
+    """The held-out images' loss by the bundle's own weights, with the draws of training's validation."""
+    bundle = read_bundle(Location.parse(model))
+    held_out = set(bundle.split.query("split == 'validation'")["image_id"])
+    decoded = [
+        decode(data, size=settings.model.image_size, settings=settings.images)
+        for name, data in archive.members().items()
+        if Path(name).stem in held_out
+    ]
+    pixels = np.stack([one.pixels for one in decoded])
+    eps = draw_noise(
+        pixels,
+        seed=settings.train.seed,
+        num_samples=1,
+        num_latents=settings.model.num_latents,
+        stream=VALIDATION_STREAM,
+    )
+    x = to_unit_range(torch.from_numpy(pixels))
+    with torch.inference_mode():
+        x_hat, mu, logvar = bundle.build_model().eval()(x, torch.from_numpy(eps[:, 0]))
+        return float(vae_loss(x, x_hat, mu, logvar, beta=settings.train.beta).total)
+
+
+def test_an_epoch_is_told_in_one_line() -> None:
+    line = epoch_line(
+        12,
+        40,
+        trained={"loss": 43.08, "reconst": 40.1, "kl": 298.5, "num_images": 9},
+        validated={"loss": 45.6, "reconst": 42.64, "kl": 292.5, "num_images": 3},
+    )
+    assert line == (
+        "epoch 12 of 40: train loss 43.1 (reconst 40.1, kl 298.5), validation loss 45.6 (reconst 42.6, kl 292.5)"
+    )
+
+
+def test_a_run_s_name_stands_for_all_that_the_bundle_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = pd.DataFrame({"image_id": ["a", "b"], "split": ["train", "validation"]})
+
+    def digest(*, settings: Config | None = None, normal: tuple[str, ...] = ("NV", "BKL")) -> str:
+        return train_plan.run_digest(["source"], split=split, normal=normal, config=settings or config())
+
+    same = [digest(), digest(normal=("BKL", "NV")), digest(settings=config(slice_size=7))]
+    assert len({*same, digest(settings=_config(max_failures=7))}) == 1
+    others = [
+        digest(settings=_config(num_epochs=3)),
+        digest(settings=config(num_samples=77)),
+        digest(settings=config(seed=5)),
+        digest(normal=("NV",)),
+    ]
+    monkeypatch.setattr(train_plan, "PREPROCESSING_VERSION", "another")
+    others.append(digest())
+    for one, another in itertools.combinations([same[0], *others], 2):
+        assert one != another
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_advice(
@@ -134,7 +308,13 @@ def test_labels_that_do_not_fit_are_refused_before_anything_is_decoded(archive: 
         )
 
 
-def _config(**train_settings: object) -> object:
+def _signal_under_a_handler_that_exits(number: signal.Signals) -> None:
+    with interruptible():
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(0))  # as Ray Train does
+        signal.raise_signal(number)
+
+
+def _config(**train_settings: object) -> Config:
     return build_config({**SMALL, "train": {**SMALL["train"], **train_settings}})
 
 

@@ -1,4 +1,4 @@
-"""What the stages ask for together fits into the cluster with room for a task: no job can wait for itself."""
+"""What the stages ask of the cluster fits its nodes with room for a task: no job can wait for itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skinvae.errors import UsageError
-from skinvae.pipelines.runtime import MAX_THREADS_PER_ACTOR, Resources, divide_resources
+from skinvae.pipelines.runtime import MAX_THREADS_PER_ACTOR, Node, Resources, divide_resources, logical_cpus
 
 COUNTS = (1, 2, 3, 4, 8, 64)
+NODES = st.lists(st.builds(Node, num_cpus=st.integers(0, 40)), min_size=1, max_size=12)
+GPU_NODES = st.lists(st.builds(Node, num_cpus=st.integers(1, 40), num_gpus=st.integers(0, 8)), min_size=1, max_size=8)
 
 
 def in_ray_s_units(amount: float) -> int:
@@ -19,23 +21,41 @@ def in_ray_s_units(amount: float) -> int:
     return math.floor(amount * 10_000 + 1e-6)
 
 
-def assert_fits(resources: Resources, *, num_cpus: float, num_gpus: float) -> None:
-    of_actors = resources.num_actors * in_ray_s_units(resources.cpus_per_actor)
-    of_task = in_ray_s_units(resources.cpus_per_task)
+def assert_fits(resources: Resources, nodes: list[Node]) -> None:
+    """Ray may fill the nodes in any order: one after the other and in turn are the extremes."""
     assert resources.num_actors >= 1
-    assert resources.threads_per_actor >= 1
-    assert of_task > 0
-    assert of_actors + of_task <= in_ray_s_units(num_cpus), resources
+    assert resources.threads_per_actor <= max(1, resources.cpus_per_actor)
+    assert 0 < in_ray_s_units(resources.cpus_per_task) <= 10_000
+    assert resources.cpus_per_actor < 1 or resources.cpus_per_actor == int(resources.cpus_per_actor)
+    for order in (nodes, nodes[::-1]):
+        for in_turn in (False, True):
+            rest = free_after(resources, order, in_turn=in_turn)
+            assert max(rest) >= in_ray_s_units(resources.cpus_per_task), (resources, rest)
+
+
+def free_after(resources: Resources, nodes: list[Node], *, in_turn: bool) -> list[int]:
+    """The CPUs that are free on each node once the actors are placed, in Ray's units."""
+    need = in_ray_s_units(resources.cpus_per_actor)
+    free = [in_ray_s_units(one.num_cpus) for one in nodes]
+    slots = [math.inf] * len(nodes)
     if resources.gpus_per_actor:
         # An actor's share lies on one GPU, so each GPU takes a whole number of actors.
-        per_gpu = 10_000 // in_ray_s_units(resources.gpus_per_actor)
-        assert resources.num_actors <= per_gpu * math.floor(num_gpus), resources
+        slots = [int(one.num_gpus) * (10_000 // in_ray_s_units(resources.gpus_per_actor)) for one in nodes]
+    position = 0
+    for number in range(resources.num_actors):
+        fitting = [index for index in range(len(nodes)) if free[index] >= need and slots[index] >= 1]
+        assert fitting, f"actor {number} of {resources} fits no node of {nodes}"
+        chosen = min(fitting, key=lambda index: (index - position) % len(nodes))
+        position = chosen + in_turn
+        free[chosen] -= need
+        slots[chosen] -= 1
+    return free
 
 
 @pytest.mark.parametrize("num_cpus", COUNTS)
 def test_on_cpus_the_actors_leave_room_for_a_task(num_cpus: int) -> None:
-    resources = divide_resources(num_cpus=num_cpus, num_gpus=0)
-    assert_fits(resources, num_cpus=num_cpus, num_gpus=0)
+    resources = divide_resources([Node(num_cpus)])
+    assert_fits(resources, [Node(num_cpus)])
     assert resources.device == "cpu"
     assert resources.threads_per_actor <= MAX_THREADS_PER_ACTOR
     assert resources.num_actors * resources.threads_per_actor <= max(1, num_cpus)
@@ -44,34 +64,74 @@ def test_on_cpus_the_actors_leave_room_for_a_task(num_cpus: int) -> None:
 @pytest.mark.parametrize("num_gpus", COUNTS)
 @pytest.mark.parametrize("num_cpus", COUNTS)
 def test_on_gpus_there_is_one_actor_each_and_room_for_a_task(num_cpus: int, num_gpus: int) -> None:
-    resources = divide_resources(num_cpus=num_cpus, num_gpus=num_gpus)
+    resources = divide_resources([Node(num_cpus, num_gpus)])
     assert (resources.num_actors, resources.gpus_per_actor, resources.device) == (num_gpus, 1.0, "cuda")
-    assert_fits(resources, num_cpus=num_cpus, num_gpus=num_gpus)
+    assert_fits(resources, [Node(num_cpus, num_gpus)])
 
 
 @settings(deadline=None)
-@given(num_cpus=st.integers(1, 200), num_actors=st.integers(1, 100))
-def test_any_number_of_cpu_actors_that_a_user_asks_for_fits(num_cpus: int, num_actors: int) -> None:
-    resources = divide_resources(num_cpus=num_cpus, num_gpus=0, num_actors=num_actors)
-    assert resources.num_actors == num_actors
-    assert_fits(resources, num_cpus=num_cpus, num_gpus=0)
+@given(nodes=NODES.filter(lambda nodes: sum(one.num_cpus for one in nodes) > 0), num_actors=st.integers(0, 100))
+def test_any_number_of_cpu_actors_fits_any_nodes(nodes: list[Node], num_actors: int) -> None:
+    resources = divide_resources(nodes, num_actors=num_actors)
+    assert resources.num_actors == (num_actors or resources.num_actors)
+    assert_fits(resources, nodes)
 
 
 @settings(deadline=None)
-@given(num_gpus=st.integers(1, 16), num_actors=st.integers(1, 64))
-def test_any_number_of_gpu_actors_that_a_user_asks_for_fits(num_gpus: int, num_actors: int) -> None:
-    resources = divide_resources(num_cpus=256, num_gpus=num_gpus, num_actors=num_actors)
-    assert resources.num_actors == num_actors
-    assert_fits(resources, num_cpus=256, num_gpus=num_gpus)
+@given(
+    nodes=GPU_NODES.filter(lambda nodes: any(one.num_gpus for one in nodes)),
+    heads=st.lists(st.just(Node(8)), max_size=1),
+    num_actors=st.integers(0, 64),
+)
+def test_any_number_of_gpu_actors_fits_any_nodes(nodes: list[Node], heads: list[Node], num_actors: int) -> None:
+    cluster = heads + nodes
+    resources = divide_resources(cluster, num_actors=num_actors)
+    assert resources.num_actors == (num_actors or sum(int(one.num_gpus) for one in nodes))
+    assert_fits(resources, cluster)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus_of_one_worker", "cpus_of_two"),
+    [
+        ([Node(64)], 56, 28),
+        ([Node(8)] * 2, 8, 7),
+        ([Node(2)] * 16, 2, 2),
+        ([Node(8), Node(4)], 8, 4),
+        ([Node(0), Node(16)], 14, 7),
+    ],
+)
+def test_training_workers_take_what_single_nodes_have(
+    nodes: list[Node], cpus_of_one_worker: int, cpus_of_two: int
+) -> None:
+    for num_workers, cpus in ((0, cpus_of_one_worker), (2, cpus_of_two)):
+        resources = divide_resources(nodes, num_actors=num_workers, num_actors_on_cpus=1)
+        assert (resources.num_actors, resources.cpus_per_actor) == (num_workers or 1, cpus)
+        assert resources.threads_per_actor == cpus, "threads are not bound by what scoring actors take"
+
+
+def test_small_nodes_get_small_scoring_actors() -> None:
+    resources = divide_resources([Node(2)] * 16)
+    assert (resources.num_actors, resources.cpus_per_actor) == (14, 2)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4, 8, 15, 16, 24, 64, 192])
+def test_threads_use_the_cores_of_a_local_ray_and_no_more(cores: int) -> None:
+    nodes = [Node(logical_cpus(cores))]
+    scoring = divide_resources(nodes)
+    assert scoring.num_actors * scoring.threads_per_actor <= cores
+    assert 0.9 * cores <= divide_resources(nodes, num_actors_on_cpus=1).threads_per_actor <= cores
 
 
 def test_gpus_are_left_alone_where_the_cpu_is_asked_for() -> None:
-    with_gpus = divide_resources(num_cpus=8, num_gpus=4, device="cpu")
-    assert with_gpus == divide_resources(num_cpus=8, num_gpus=0)
+    assert divide_resources([Node(8, 4)], device="cpu") == divide_resources([Node(8)])
 
 
 def test_a_cluster_without_what_is_needed_is_refused() -> None:
     with pytest.raises(UsageError, match="no CPU to run on"):
-        divide_resources(num_cpus=0, num_gpus=1)
+        divide_resources([Node(0, 1)])
     with pytest.raises(UsageError, match=r"ray\.device = cuda, but the Ray cluster has no GPU: use auto or cpu"):
-        divide_resources(num_cpus=4, num_gpus=0, device="cuda")
+        divide_resources([Node(4)], device="cuda")
+    with pytest.raises(UsageError, match="no node of the Ray cluster has a CPU beside its GPU"):
+        divide_resources([Node(8), Node(0, 4)])
+    with pytest.raises(UsageError, match=r"no room for 1,000,000 actors: lower score\.num_actors or train"):
+        divide_resources([Node(8)], num_actors=1_000_000)

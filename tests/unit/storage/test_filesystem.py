@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, NoCredentialsError
 from fsspec.implementations.local import LocalFileSystem
+from s3fs.errors import translate_boto_error
 
 from skinvae.errors import InputError, SourceChanged, UsageError
-from skinvae.storage.filesystem import Location
+from skinvae.storage.filesystem import Location, StorageSettings
 
 
 def at(path: Path | str) -> Location:
@@ -143,19 +147,33 @@ def test_readers_see_the_old_bytes_or_the_new(tmp_path: Path) -> None:
     assert files_below(tmp_path) == {"file"}
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+def test_a_failed_write_is_an_input_error_and_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     target = at(tmp_path / "file")
     target.write_bytes(b"old")
 
-    def no_space(_: int) -> None:
-        raise OSError(28, "No space left on device")
+    def fail(_: int) -> None:
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(os, "fsync", no_space)
-    for write in (target.write_bytes, at(tmp_path / "other").create_bytes):
-        with pytest.raises(OSError, match="No space left"):
-            write(b"new")
+    monkeypatch.setattr(os, "fsync", fail)
+    for there in (target, at(tmp_path / "other")):
+        for write in (there.write_bytes, there.create_bytes):
+            with pytest.raises(InputError, match=f"^cannot write '{there}': {os.strerror(code)}; check the disk"):
+                write(b"new")
     assert target.read_bytes() == b"old"
     assert files_below(tmp_path) == {"file"}
+
+
+def test_a_name_too_long_or_below_a_file_is_an_input_error(tmp_path: Path) -> None:
+    long = at(tmp_path / ("x" * 300))
+    for access in (long.read_bytes, long.info, lambda: long.write_bytes(b""), lambda: long.open_range_reader("1-1")):
+        with pytest.raises(InputError, match="File name too long; check the disk and the path"):
+            access()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="a file was expected where a folder is, or the reverse"):
+        at(tmp_path / "file" / "below").write_bytes(b"")
 
 
 def test_a_range_reader_reads_what_it_is_asked_for(tmp_path: Path) -> None:
@@ -181,22 +199,44 @@ def test_a_replaced_or_touched_file_is_another_version(tmp_path: Path) -> None:
         at(path).open_range_reader(info.version)
 
 
-def test_an_open_reader_never_mixes_two_versions(tmp_path: Path) -> None:
-    target = at(tmp_path / "file")
-    target.write_bytes(b"old" * 100_000)
-    info = target.info()
+def overwrite_in_place(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"new" * 100_000)
+
+
+def replace(path: Path) -> None:
+    at(path).write_bytes(b"new" * 100_000)
+
+
+def change_and_put_the_time_back(path: Path) -> None:
+    path.write_bytes(b"new")
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.parametrize("change", [overwrite_in_place, replace, change_and_put_the_time_back, Path.touch, Path.unlink])
+def test_an_open_reader_notices_every_change(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old" * 100_000)
+    os.utime(path, ns=(1, 1))  # long ago, so that no change falls into the same tick of the clock
+    info = at(path).info()
     assert info is not None
-    reader = target.open_range_reader(info.version)
+    reader = at(path).open_range_reader(info.version)
     assert reader.read(0, 3) == b"old"
-    target.write_bytes(b"new" * 100_000)
-    assert reader.read(150_000, 150_003) == b"old"
+    change(path)
+    for start in (0, 150_000):
+        with pytest.raises(
+            SourceChanged, match=r"source changed: .*file' (was replaced|is gone).*run the command again"
+        ):
+            reader.read(start, start + 3)
 
 
 def test_what_is_not_there_is_an_input_error_that_names_it(tmp_path: Path) -> None:
     gone = at(tmp_path / "gone")
-    for access in (gone.read_bytes, gone.info, lambda: gone.open_range_reader("1-1")):
+    for access in (gone.read_bytes, gone.info):
         with pytest.raises(InputError, match=rf"'{gone}'.* does not exist; check the path"):
             access()
+    with pytest.raises(SourceChanged, match=rf"'{gone}' is gone; run the command again"):
+        gone.open_range_reader("1-1")
     assert not gone.exists()
     gone.delete()
     assert gone.list_objects() == []
@@ -204,15 +244,100 @@ def test_what_is_not_there_is_an_input_error_that_names_it(tmp_path: Path) -> No
 
 def test_a_folder_is_no_object_to_read(tmp_path: Path) -> None:
     assert at(tmp_path).info() is None
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="a file was expected where a folder is"):
         at(tmp_path).open_range_reader("1-1")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_forbidden_file_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch(mode=0)
-    with pytest.raises(InputError, match="access denied"):
+    with pytest.raises(InputError, match=r"access denied; check the permissions$"):
         at(tmp_path / "file").read_bytes()
+
+
+class Failing:
+    """A file system in which every access fails alike."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def fail(*_: object, **__: object) -> None:
+            raise self._error
+
+        return fail
+
+
+def failing_at(uri: str, error: Exception, *, anonymous: bool = False) -> Location:
+    location = Location.parse(uri, StorageSettings(anonymous=anonymous))
+    vars(location)["filesystem"] = Failing(error)
+    return location
+
+
+READS: dict[str, Callable[[Location], object]] = {
+    "read": Location.read_bytes,
+    "look up": Location.info,
+    "list": Location.list_objects,
+    "open": lambda location: location.open_range_reader("1-1"),
+}
+WRITES: dict[str, Callable[[Location], object]] = {
+    "write": lambda location: location.write_bytes(b""),
+    "delete": Location.delete,
+}
+
+
+def s3_error(code: str, message: str) -> Exception:
+    """What s3fs makes of an error response."""
+    error: Exception = translate_boto_error(ClientError({"Error": {"Code": code, "Message": message}}, "GetObject"))
+    return error
+
+
+@pytest.mark.parametrize("error", [PermissionError("Forbidden"), NoCredentialsError()])
+@pytest.mark.parametrize("action", [*READS, *WRITES])
+def test_a_public_bucket_is_suggested_only_where_it_can_help(action: str, error: Exception) -> None:
+    def message(uri: str, *, anonymous: bool = False) -> str:
+        with pytest.raises(InputError, match=f"^cannot {action} '{uri}': ") as caught:
+            (READS | WRITES)[action](failing_at(uri, error, anonymous=anonymous))
+        return str(caught.value)
+
+    assert ("set storage.anonymous=true for a public bucket" in message("s3://bucket/key")) == (action in READS)
+    assert "anonymous" not in message("s3://bucket/key", anonymous=True)
+    if action in READS:
+        assert "anonymous" not in message("/local/key")
+
+
+@pytest.mark.parametrize("action", [*READS, *WRITES])
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("AuthorizationHeaderMalformed", "the region 'us-east-1' is wrong; expecting 'eu-west-1'"),
+        ("PermanentRedirect", "The bucket must be addressed using the specified endpoint."),
+        ("301", "Moved Permanently"),
+        ("InternalError", "We encountered an internal error.\nPlease try again."),
+        ("SomethingNew", "Who knows"),
+    ],
+)
+def test_what_s3_answers_is_one_sentence(action: str, code: str, text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        (READS | WRITES)[action](failing_at("s3://bucket/key", s3_error(code, text)))
+    assert type(caught.value) is InputError
+    said = text.splitlines()[0].rstrip(".")
+    assert str(caught.value).startswith(f"cannot {action} 's3://bucket/key': ")
+    assert str(caught.value).endswith(f"{said}; check the AWS_* environment (region, endpoint)")
+
+
+@pytest.mark.parametrize(("code", "created"), [("PreconditionFailed", False), ("ConditionalRequestConflict", False)])
+def test_a_refused_condition_means_that_another_writer_was_faster(code: str, created: bool) -> None:
+    assert failing_at("s3://bucket/key", s3_error(code, "no")).create_bytes(b"") is created
+    with pytest.raises(SourceChanged):
+        failing_at("s3://bucket/key", s3_error(code, "no")).open_range_reader("etag")
+
+
+def test_our_own_errors_and_silent_ones_pass_as_they_are() -> None:
+    with pytest.raises(UsageError, match=r"^own$"):
+        failing_at("s3://bucket/key", UsageError("own")).read_bytes()
+    with pytest.raises(InputError, match=r"': TimeoutError; check"):
+        failing_at("s3://bucket/key", TimeoutError()).read_bytes()
 
 
 def test_listing_goes_by_names_below_the_folder(tmp_path: Path) -> None:
@@ -248,3 +373,43 @@ def test_delete_takes_what_lies_below(tmp_path: Path) -> None:
     at(tmp_path / "a").delete()
     at(tmp_path / "b").delete()
     assert files_below(tmp_path) == set()
+
+
+NAMES = ["[ab]", "a", "b", "*", "?", "a*", "**"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_taken_literally(tmp_path: Path, name: str) -> None:
+    for each in NAMES:
+        at(tmp_path / "files" / each).write_bytes(each.encode())
+        at(tmp_path / "folders" / each / each).write_bytes(each.encode())
+    assert [entry.name for entry in at(tmp_path / "folders" / name).list_objects()] == [name]
+    assert at(tmp_path / "files" / name).read_bytes() == name.encode()
+    at(tmp_path / "files" / name).delete()
+    at(tmp_path / "folders" / name).delete()
+    for folder in ("files", "folders"):
+        assert not at(tmp_path / folder / name).exists()
+        assert {path.name for path in (tmp_path / folder).iterdir()} == set(NAMES) - {name}
+
+
+def test_deleting_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
+    at(tmp_path / "folder" / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    at(tmp_path / "link").delete()
+    assert files_below(tmp_path) == {"folder/file"}
+
+
+def test_the_local_arrow_filesystem_is_the_default_one(tmp_path: Path) -> None:
+    assert at(tmp_path).arrow_filesystem() == (None, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_deltalake_is_told_only_that_http_is_meant(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    assert at("s3://bucket/key").delta_options() == {}
+    monkeypatch.setenv(name, "https://host")
+    assert at("s3://bucket/key").delta_options() == {}
+    monkeypatch.setenv(name, "http://host")
+    assert at("s3://bucket/key").delta_options() == {"allow_http": "true"}
+    assert at("key").delta_options() == {}

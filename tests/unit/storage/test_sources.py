@@ -116,6 +116,30 @@ def test_a_zip_replaced_after_planning_is_noticed(tmp_path: Path) -> None:
         open_part(source, part, max_bytes=MAX_BYTES)
 
 
+def test_a_zip_gone_after_planning_is_noticed(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", "red", "green")
+    source, archive = open_source(Location.parse(str(path)), max_bytes=MAX_BYTES)
+    [part] = archive.parts([(0, 2)])
+    path.unlink()
+    with pytest.raises(SourceChanged, match=r"a\.zip' is gone; run the command again"):
+        open_part(source, part, max_bytes=MAX_BYTES)
+
+
+def test_a_zip_overwritten_in_place_while_open_is_noticed(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", "red", "green")
+    os.utime(path, ns=(1, 1))  # long ago, so that the change does not fall into the same tick of the clock
+    source, archive = open_source(Location.parse(str(path)), max_bytes=MAX_BYTES)
+    [part] = archive.parts([(0, 2)])
+    opened = open_part(source, part, max_bytes=MAX_BYTES)
+    other = write_zip(tmp_path / "b.zip", "lime", "blue").read_bytes()
+    before, size = path.stat().st_ino, path.stat().st_size
+    with path.open("r+b") as file:
+        file.write(other[:size].ljust(size, b"\0"))
+    assert (path.stat().st_ino, path.stat().st_size) == (before, size)
+    with pytest.raises(SourceChanged, match=r"a\.zip' was replaced while it was read; run the command again"):
+        list(opened.read(part))
+
+
 @pytest.mark.parametrize("change", ["replaced", "grown", "gone"])
 def test_a_folder_s_object_changed_after_planning_is_noticed(tmp_path: Path, change: str) -> None:
     folder = write_folder(tmp_path / "data", "red", "green")

@@ -1,0 +1,55 @@
+"""The driver's side of the table: collect written slices, commit them every few seconds, count what came in."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from skinvae.records import Status
+from skinvae.storage.score_table import ScoreTable
+from skinvae.storage.slices import SliceFile
+
+
+class Committer:
+    """Commits written slices; counts the rows that this run scored and those it only adopted."""
+
+    def __init__(self, table: ScoreTable, *, provenance: dict[str, str], seconds: float) -> None:
+        self._table = table
+        self._provenance = provenance
+        self._seconds = seconds
+        self._pending: list[SliceFile] = []
+        self._last_commit = time.monotonic()
+        self.scored: Counter[str] = Counter()
+        """Rows that this run scored and committed, by status."""
+        self.num_adopted = 0
+        """Rows that an earlier run had written and this one committed."""
+
+    @property
+    def num_rejected(self) -> int:
+        return self.scored.total() - self.scored[Status.OK.value]
+
+    def add(self, file: SliceFile) -> None:
+        """Take a slice that was just written."""
+        self._pending.append(file)
+
+    def flush_if_due(self) -> None:
+        """Commit what is pending if the last commit was long enough ago."""
+        if self._pending and time.monotonic() - self._last_commit >= self._seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what is pending; what another driver committed first is not counted as ours."""
+        for file in self._commit(self._pending):
+            self.scored.update(file.counts)
+        self._pending = []
+
+    def adopt(self, files: Sequence[SliceFile]) -> None:
+        """Commit slices that an earlier run wrote."""
+        self.num_adopted += sum(file.num_rows for file in self._commit(files))
+
+    def _commit(self, files: Sequence[SliceFile]) -> list[SliceFile]:
+        if not files:
+            return []
+        self._last_commit = time.monotonic()
+        return self._table.commit_slices(files, provenance=self._provenance)

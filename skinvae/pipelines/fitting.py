@@ -1,0 +1,158 @@
+"""One Ray Train run: the decoded normals -> the best epoch's weights and the losses of all epochs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray
+import ray.train
+import ray.train.torch
+from torch import Tensor
+
+from skinvae.config import TrainSettings
+from skinvae.errors import TrainingError, UsageError
+from skinvae.pipelines.progress import say, shown_progress
+from skinvae.pipelines.runtime import Resources
+from skinvae.pipelines.train_images import TrainImages
+from skinvae.pipelines.train_plan import TrainPlan
+from skinvae.pipelines.training_worker import WorkerSettings, global_batches, train_worker
+from skinvae.storage.checkpoints import load_state, load_weights
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training found."""
+
+    weights: dict[str, Tensor]
+    """Of the best epoch."""
+    best_epoch: int
+    history: pd.DataFrame
+    """Columns epoch, split ('train' or 'validation'), loss, reconst, kl (means per image) and num_images."""
+
+
+def fit(plan: TrainPlan, images: TrainImages, resources: Resources) -> Fitted:
+    """Train with one worker per share of `resources`, going on where an interrupted run of the same name stopped.
+
+    Raises UsageError for more workers than a step has images, TrainingError if workers keep dying or the loss stops
+    being finite.
+    """
+    settings = plan.config.train
+    require_work_for_all(images.num_train, settings=settings, num_workers=resources.num_actors)
+    say(f"training run {plan.digest}: {settings.num_epochs} epochs on {resources.num_actors} worker(s)")
+    with ExitStack() as stack:
+        progress = None
+        if settings.num_epochs:
+            total = settings.num_epochs * images.num_train
+            shown = shown_progress("training", total=total, unit="images", describe=_describe(settings.num_epochs))
+            progress = stack.enter_context(shown)
+        trainer = _make_trainer(plan, images, resources, progress)
+        try:
+            with interruptible():
+                result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise TrainingError(f"training failed: {_root_message(error)}; run the command again to resume") from error
+    return _best_epoch(result, settings)
+
+
+def require_work_for_all(num_train: int, *, settings: TrainSettings, num_workers: int) -> None:
+    """Raises UsageError if a worker would get no image in some step."""
+    batches = global_batches(np.arange(num_train), batch_size=settings.batch_size, num_workers=num_workers)
+    smallest = min(map(len, batches))
+    if num_workers > smallest:
+        raise UsageError(
+            f"{num_workers} training workers are more than the {smallest} image(s) of the smallest step, with "
+            f"{num_train:,} training images and train.batch_size={settings.batch_size}: lower train.num_workers or "
+            "raise train.batch_size"
+        )
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM end the block with KeyboardInterrupt, and their handlers are afterwards what they were before.
+
+    Ray Train's own handler of SIGINT stops the workers, ends the process as if all were well, and stays installed. It
+    is let do the first; a thread of its own would keep it away, but crashes the process when Ray shuts down beside it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _make_trainer(
+    plan: TrainPlan, images: TrainImages, resources: Resources, progress: Any
+) -> ray.train.torch.TorchTrainer:
+    worker = WorkerSettings(plan.config.model, plan.config.train, resources.threads_per_actor, progress)
+    # Training starts when decoding is over, so the workers take what scoring actors would.
+    request = {"CPU": resources.cpus_per_actor}
+    if resources.gpus_per_actor:
+        request["GPU"] = resources.gpus_per_actor
+    return ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config={"settings": worker},
+        datasets={"images": images.dataset},
+        dataset_config=ray.train.DataConfig(datasets_to_split=[]),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.num_actors, use_gpu=bool(resources.gpus_per_actor), resources_per_worker=request
+        ),
+        run_config=_run_config(plan),
+    )
+
+
+def _run_config(plan: TrainPlan) -> ray.train.RunConfig:
+    filesystem, path = plan.runs.arrow_filesystem()
+    return ray.train.RunConfig(
+        name=plan.digest,
+        storage_path=path,
+        storage_filesystem=filesystem,
+        failure_config=ray.train.FailureConfig(max_failures=plan.config.train.max_failures),
+        checkpoint_config=ray.train.CheckpointConfig(
+            num_to_keep=2, checkpoint_score_attribute="validation_loss", checkpoint_score_order="min"
+        ),
+    )
+
+
+def _best_epoch(result: ray.train.Result, settings: TrainSettings) -> Fitted:
+    assert result.metrics, "every epoch reports"
+    if result.metrics["diverged"]:
+        raise TrainingError(
+            f"training diverged in epoch {result.metrics['epoch']}: the loss is no longer finite; lower "
+            f"train.learning_rate (now {settings.learning_rate:g}) or check the images"
+        )
+    assert result.best_checkpoints, "every finite epoch reports a checkpoint"
+    assert result.checkpoint
+    best, _ = min(result.best_checkpoints, key=lambda pair: float(pair[1]["validation_loss"]))
+    with best.as_directory() as folder:
+        weights, best_epoch = load_weights(Path(folder)), load_state(Path(folder))["epoch"]
+    with result.checkpoint.as_directory() as folder:
+        history = pd.DataFrame(load_state(Path(folder))["history"])
+    return Fitted(weights, best_epoch, history)
+
+
+def _describe(num_epochs: int) -> Callable[[dict[str, Any]], str]:
+    def words(fields: dict[str, Any]) -> str:
+        return f"epoch {fields['epoch']}/{num_epochs}" if "epoch" in fields else ""
+
+    return words
+
+
+def _root_message(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
