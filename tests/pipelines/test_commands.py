@@ -46,7 +46,7 @@ def test_a_killed_job_is_completed_by_the_same_command(
     assert sorted(rows["member"]) == sorted(archive.members())
     kept = rows.merge(committed, on=["image_id", "run_id"])
     assert len(kept) == len(committed), "rows committed before the kill were not scored again"
-    assert summary["num_images"] == len(archive.members()) - len(committed)
+    assert summary["num_images"] + summary["num_adopted"] == len(archive.members()) - len(committed)
 
     uninterrupted = str(tmp_path / "uninterrupted")
     command = _score_command(archive, model, uninterrupted, config=config(num_samples=SLOW_SAMPLES))
