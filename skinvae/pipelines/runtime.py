@@ -83,7 +83,8 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         # Ray's own handler, installed by init, exits at once; a job commits what is done first.
         signal.signal(signal.SIGTERM, on_sigterm)
     for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        # What they log as an error also reaches the driver as an exception.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     DataContext.get_current().enable_progress_bars = False
     try:
         yield
