@@ -23,10 +23,11 @@ from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import LiveFile, ScoreTable, add_action, remove_action
 from skinvae.storage.slices import (
     SliceId,
+    count_statuses,
+    counts_of_part,
     parquet_bytes,
     part_metadata,
     slice_provenance,
-    slices_of_part,
 )
 
 PART_BYTES = 128 * 2**20
@@ -78,12 +79,13 @@ def write_part(table: Location, part: Part) -> PartFile:
     """Write the rows of the part's slices as one file, or take the one that an earlier attempt wrote."""
     slices = [pq.read_table(pa.BufferReader((table / file.path).read_bytes())) for file in part.slices]
     rows = pa.concat_tables([one.cast(SCORE_SCHEMA.with_metadata(None)) for one in slices])
-    metadata = part_metadata(part.slice_ids, [slice_provenance(one) for one in slices])
+    counts = {slice_id: count_statuses(one) for slice_id, one in zip(part.slice_ids, slices, strict=True)}
+    metadata = part_metadata(counts, [slice_provenance(one) for one in slices])
     data = parquet_bytes(rows.replace_schema_metadata(metadata))
     destination = table / part.path
     if not destination.create_bytes(data):
         with _unless_deleted():
-            assert slices_of_part(destination) == part.slice_ids
+            assert counts_of_part(destination) == counts
             data = destination.read_bytes()
     return PartFile(part, len(data), rows.num_rows)
 
@@ -131,7 +133,7 @@ def delete_lost_parts(table: ScoreTable) -> list[str]:
     lost = []
     for name in candidates:
         with _unless_deleted():
-            if in_parts.intersection(slices_of_part(table.location / name)):
+            if in_parts.intersection(counts_of_part(table.location / name)):
                 (table.location / name).delete()
                 lost.append(name)
     return lost

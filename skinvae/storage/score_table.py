@@ -22,7 +22,7 @@ from skinvae.errors import TableError
 from skinvae.records import SCORE_SCHEMA
 from skinvae.storage.filesystem import Location
 from skinvae.storage.ranges import Ranges
-from skinvae.storage.slices import SLICES_FOLDER, SliceFile, SliceId, slices_of_part
+from skinvae.storage.slices import SLICES_FOLDER, Counts, SliceFile, SliceId, counts_of_part, counts_of_slice
 
 Coverage = dict[tuple[str, str], Ranges]
 """Member ranges by (source_id, scoring_id)."""
@@ -50,7 +50,7 @@ class ScoreTable:
     def __init__(self, location: Location, table: DeltaTable) -> None:
         self.location = location
         self._table = table
-        self._slices_by_path: dict[str, list[SliceId]] = {}
+        self._counts_by_path: dict[str, dict[SliceId, Counts]] = {}
         self._coverage: tuple[int, Coverage] | None = None
 
     @classmethod
@@ -117,9 +117,12 @@ class ScoreTable:
         """The slices whose rows the file holds. Top-level files are asked by their footers, each once."""
         if file.is_slice:
             return [SliceId.from_path(file.path)]
-        if file.path not in self._slices_by_path:
-            self._slices_by_path[file.path] = slices_of_part(self.location / file.path)
-        return self._slices_by_path[file.path]
+        return list(self._counts_in_part(file))
+
+    def _counts_in_part(self, file: LiveFile) -> dict[SliceId, Counts]:
+        if file.path not in self._counts_by_path:
+            self._counts_by_path[file.path] = counts_of_part(self.location / file.path)
+        return self._counts_by_path[file.path]
 
     def covered(self) -> Coverage:
         """Per (source_id, scoring_id) the member ranges that the snapshot has rows of."""
@@ -190,15 +193,21 @@ class ScoreTable:
         condition = None if scoring_id is None else dataset.field("scoring_id") == scoring_id
         return self._table.to_pyarrow_dataset().to_table(columns=list(columns), filter=condition)
 
-    def count_by_status(self, scoring_id: str, *, source_ids: Collection[str]) -> dict[str, int]:
-        """Rows of these archives in one scoring, by status code; memory does not grow with their number."""
-        chosen = (dataset.field("scoring_id") == scoring_id) & dataset.field("source_id").isin(list(source_ids))
-        counts: Counter[str] = Counter()
-        rows = self._table.to_pyarrow_dataset()
-        for batch in rows.to_batches(columns=["status"], filter=chosen):
-            for row in batch.column("status").value_counts().to_pylist():
-                counts[row["values"]] += row["counts"]
-        return dict(counts)
+    def count_by_status(self, scoring_id: str, *, source_ids: Collection[str]) -> Counts:
+        """Rows of these archives in one scoring, by status code: from the files' footers, without reading a row."""
+        total: Counter[str] = Counter()
+        for file in self.live_files():
+            chosen = [
+                one for one in self.slices_in(file) if one.scoring_id == scoring_id and one.source_id in source_ids
+            ]
+            for slice_id in chosen:
+                in_file = (
+                    counts_of_slice(self.location / file.path)
+                    if file.is_slice
+                    else self._counts_in_part(file)[slice_id]
+                )
+                total.update(in_file)
+        return dict(total)
 
     def scoring_ids(self) -> list[str]:
         """The distinct scorings of the snapshot, ascending."""

@@ -20,6 +20,9 @@ from skinvae.storage.filesystem import Location
 SLICES_FOLDER = "_slices"
 """Plain Parquet readers ignore names that begin with an underscore; Delta readers go by the log."""
 
+Counts = dict[str, int]
+"""Rows by status code."""
+
 _SLICE_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]+-\d+-\d+\.parquet")
 _SLICE_KEY, _PROVENANCE_KEY, _PART_KEY = b"skinvae.slice", b"skinvae.provenance", b"skinvae.slices"
 
@@ -60,8 +63,7 @@ class SliceFile:
     slice_id: SliceId
     num_bytes: int
     num_rows: int
-    counts: dict[str, int]
-    """Rows by status code."""
+    counts: Counts
 
     @property
     def path(self) -> str:
@@ -70,7 +72,7 @@ class SliceFile:
 
 def write_slice(table: Location, slice_id: SliceId, rows: pa.Table, *, provenance: dict[str, str]) -> SliceFile:
     """Create the slice's file from rows of SCORE_SCHEMA, or adopt the one that is there already."""
-    counts = {row["values"]: row["counts"] for row in rows["status"].value_counts().to_pylist()}
+    counts = count_statuses(rows)
     about = {"slice_id": str(slice_id), "counts": counts}
     metadata = {_SLICE_KEY: json.dumps(about), _PROVENANCE_KEY: json.dumps(provenance)}
     data = parquet_bytes(rows.replace_schema_metadata(metadata))
@@ -99,18 +101,30 @@ def slices_written(table: Location) -> list[SliceId]:
     return sorted(SliceId.from_path(name) for name in names if _SLICE_NAME.fullmatch(name))
 
 
-def slices_of_part(part: Location) -> list[SliceId]:
+def counts_of_part(part: Location) -> dict[SliceId, Counts]:
     """The slices that a top-level file says it holds. Raises TableError if it says nothing."""
     footer = read_footer(part)
     if _PART_KEY not in footer:
         raise TableError(f"'{part}' is in the table, but skinvae did not write it: remove it from the table")
-    return [SliceId.parse(text) for text in json.loads(footer[_PART_KEY])]
+    return {SliceId.parse(text): counts for text, counts in json.loads(footer[_PART_KEY]).items()}
 
 
-def part_metadata(slice_ids: list[SliceId], provenances: list[dict[str, str]]) -> dict[bytes, str]:
+def counts_of_slice(file: Location) -> Counts:
+    """Rows by status code of a slice file that is in the table, from its footer."""
+    counts: Counts = json.loads(read_footer(file)[_SLICE_KEY])["counts"]
+    return counts
+
+
+def part_metadata(slices: dict[SliceId, Counts], provenances: list[dict[str, str]]) -> dict[bytes, str]:
     """Key-value metadata of a top-level file: its slices, and the distinct provenances of their rows."""
     distinct = [json.loads(text) for text in sorted({json.dumps(one, sort_keys=True) for one in provenances})]
-    return {_PART_KEY: json.dumps([str(one) for one in slice_ids]), _PROVENANCE_KEY: json.dumps(distinct)}
+    described = {str(slice_id): counts for slice_id, counts in slices.items()}
+    return {_PART_KEY: json.dumps(described), _PROVENANCE_KEY: json.dumps(distinct)}
+
+
+def count_statuses(rows: pa.Table) -> Counts:
+    """Rows by status code."""
+    return {row["values"]: row["counts"] for row in rows["status"].value_counts().to_pylist()}
 
 
 def slice_provenance(rows: pa.Table) -> dict[str, str]:

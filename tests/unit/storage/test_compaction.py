@@ -260,3 +260,14 @@ def test_a_foreign_file_in_the_table_is_named(table: ScoreTable) -> None:
     table.reload()
     with pytest.raises(TableError, match="skinvae did not write it"):
         table.live_slices()
+
+
+def test_rows_are_counted_by_status_before_and_after_the_swap(location: Location) -> None:
+    table = ScoreTable.open_or_create(location)
+    commit(table, slice_id(0, 7), slice_id(7, 20), slice_id(0, 9, source="bbbb"), slice_id(0, 5, scoring="dddd"))
+    expected = {"ok": 18, "truncated": 2}  # every seventh is rejected
+    assert table.count_by_status("cccc", source_ids=["aaaa"]) == expected
+    compact(table)
+    assert ScoreTable.open(location).count_by_status("cccc", source_ids=["aaaa"]) == expected
+    assert table.count_by_status("cccc", source_ids=["aaaa", "bbbb"]) == {"ok": 26, "truncated": 3}
+    assert table.count_by_status("eeee", source_ids=["aaaa"]) == {}
