@@ -6,23 +6,17 @@ A command parses, loads the settings, calls one pipeline, and prints. Results go
 from __future__ import annotations
 
 import functools
-import json
 import shlex
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 import skinvae
 from skinvae.errors import Interrupted, SkinvaeError
-
-if TYPE_CHECKING:
-    from skinvae.pipelines.score import ScoreSummary
-    from skinvae.pipelines.train import TrainSummary
-    from skinvae.report.evaluation import Evaluation
+from skinvae.printing import demo_lines, prepare_lines, print_evaluation, print_json, score_lines, train_lines
 
 app = typer.Typer(
     name="skinvae",
@@ -39,7 +33,12 @@ _EXIT_CODES = (
 )
 
 Archives = Annotated[
-    list[str], typer.Argument(help="Zip archives, folders or prefixes: local paths or s3:// URIs.", show_default=False)
+    list[str],
+    typer.Argument(
+        help="Zip, tar or Parquet archives, folders or prefixes, single images, prepared archives, or manifests (.txt, "
+        ".csv, .parquet) that list images: local paths or s3:// URIs, with {000..999} and * for many.",
+        show_default=False,
+    ),
 ]
 Out = Annotated[str, typer.Option("--out", help="Where the result goes: a path or s3:// URI.", show_default=False)]
 Labels = Annotated[
@@ -123,9 +122,9 @@ def train(
         dry_run=dry_run,
     )
     if as_json:
-        _print_json(summary.as_dict())
+        print_json(summary.as_dict())
         return
-    print("\n".join(_train_lines(summary, dry_run=dry_run)))
+    print("\n".join(train_lines(summary, dry_run=dry_run)))
 
 
 @app.command(
@@ -151,13 +150,44 @@ def score(
     settings = load_config(config, assignments or ())
     from skinvae.pipelines.score import check_reject_limit
     from skinvae.pipelines.score import score as run
+    from skinvae.pipelines.slice_job import check_damage
 
     summary = run(archives, model=model, table=table, config=settings, dry_run=dry_run)
     if as_json:
-        _print_json(summary.as_dict())
+        print_json(summary.as_dict() | {"num_scored": summary.num_ok})
     else:
-        print("\n".join(_score_lines(summary, dry_run=dry_run)))
+        print("\n".join(score_lines(summary, dry_run=dry_run)))
+    check_damage(summary)
     check_reject_limit(summary, max_rejects=settings.score.max_rejects)
+
+
+@app.command(
+    epilog="Example: skinvae prepare s3://bucket/a.zip 's3://bucket/shard-{000..099}.tar' --out s3://bucket/prepared. "
+    "Running it again prepares only what is missing." + _EXIT_CODES
+)
+@_reports_errors
+def prepare(
+    archives: Archives,
+    out: Out,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+    _print_config: PrintConfig = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Decode and resize archives once and keep the pixels: `train` and `score` take the result as an archive."""
+    from skinvae.config import load_config
+
+    settings = load_config(config, assignments or ())
+    from skinvae.pipelines.prepare import prepare as run
+    from skinvae.pipelines.slice_job import check_damage
+
+    summary = run(archives, out=out, config=settings, dry_run=dry_run)
+    if as_json:
+        print_json(summary.as_dict() | {"num_prepared": summary.num_ok})
+    else:
+        print("\n".join(prepare_lines(summary, dry_run=dry_run)))
+    check_damage(summary)
 
 
 @app.command(
@@ -202,7 +232,7 @@ def evaluate(
         scoring_id=scoring_id,
         config=settings,
     )
-    _print_evaluation(evaluation, out=out, as_json=as_json)
+    print_evaluation(evaluation, out=out, as_json=as_json)
 
 
 @app.command(epilog="Example: skinvae demo --out out/demo" + _EXIT_CODES)
@@ -221,10 +251,10 @@ def demo(
     settings = demo_config(assignments or [])
     result = run(out, seed=seed, config=settings)
     if not as_json:
-        print("\n".join(_score_lines(result.scored, dry_run=False)))
-    _print_evaluation(result.evaluation, out=f"{out}/evaluation", as_json=as_json)
+        print("\n".join(score_lines(result.scored, dry_run=False)))
+    print_evaluation(result.evaluation, out=f"{out}/evaluation", as_json=as_json)
     if not as_json:
-        print("\n".join(_demo_lines(out)))
+        print("\n".join(demo_lines(out)))
 
 
 @app.callback(invoke_without_command=True)
@@ -239,7 +269,9 @@ def _root(
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @_reports_errors
 def print_config(
-    verb: Literal["train", "score", "evaluate", "demo"], config: ConfigFile = None, assignments: Assignments = None
+    verb: Literal["train", "score", "prepare", "evaluate", "demo"],
+    config: ConfigFile = None,
+    assignments: Assignments = None,
 ) -> None:
     """What `skinvae VERB --print-config` runs, whatever else is on its command line."""
     from skinvae.config import load_config, render_toml
@@ -265,67 +297,3 @@ def run_verb(verb: str) -> None:
     """Entry point of jobs/VERB.py: the same command, its verb fixed by the file."""
     sys.argv.insert(1, verb)
     main()
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, allow_nan=False))
-
-
-def _train_lines(summary: TrainSummary, *, dry_run: bool) -> list[str]:
-    images = f"{summary.num_train:,} normals to train on, {summary.num_validation:,} held out"
-    if dry_run:
-        return [f"would train: {images}; the model bundle would go to {summary.model}"]
-    to_look_at = ", ".join(name for name in summary.files if name.endswith((".md", ".png")))
-    return [
-        f"{images}, {summary.num_rejected:,} could not be decoded",
-        f"best epoch {summary.best_epoch}, validation loss {summary.validation_loss:.2f}, {summary.seconds:.0f} s",
-        f"model {summary.model_id} is in {summary.model}: see {to_look_at}",
-    ]
-
-
-def _score_lines(summary: ScoreSummary, *, dry_run: bool) -> list[str]:
-    if dry_run:
-        missing = summary.num_members - summary.num_already_done
-        return [f"{missing:,} of {summary.num_members:,} members would be scored into {summary.table}"]
-    rejected = {status: count for status, count in summary.by_status.items() if status != "ok"}
-    reasons = "".join(f", {count:,} {status}" for status, count in sorted(rejected.items()))
-    adopted = f"; {summary.num_adopted:,} rows that an earlier run wrote are adopted" if summary.num_adopted else ""
-    speed = f", {summary.num_images / summary.seconds:.0f} images/s from start to end" if summary.num_images else ""
-    return [
-        f"{summary.num_scored:,} images scored, {summary.num_rejected:,} rejected{reasons}{adopted}; "
-        f"{summary.num_already_done:,} of {summary.num_members:,} members were done before",
-        f"{summary.seconds:.0f} s{speed}",
-        f"table: {summary.table} (scoring {summary.scoring_id})",
-        'try:   duckdb -c "SELECT image_id, vae_reconst, p_value '
-        f"FROM read_parquet('{summary.table}/*.parquet') WHERE scoring_id = '{summary.scoring_id}' "
-        'ORDER BY vae_reconst DESC LIMIT 10"',
-    ]
-
-
-def _print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None:
-    from skinvae.report.evaluation import evaluation_document, evaluation_page
-
-    if as_json:
-        _print_json(evaluation_document(evaluation, provenance={"out": out}))
-        return
-    console = Console()
-    console.print(evaluation_page(evaluation))
-    pooled = evaluation.auroc.query("score == 'vae_reconst' and target == 'pooled'").iloc[0]
-    console.print(
-        f"pooled vae_reconst AUROC {pooled['auroc']:.3f} ({pooled['ci_low']:.3f} to {pooled['ci_high']:.3f})",
-        style="bold",
-        highlight=False,
-    )
-    print(f"written to {out}: evaluation.json, auroc.csv, roc_curves.png, score_histograms.png")
-
-
-def _demo_lines(out: str) -> list[str]:
-    tree = {
-        "archive/": "the synthetic images and their labels, in ISIC 2018's layout",
-        "model/reconstructions.png": "held-out nevi beside what the model makes of them",
-        "model/training_curve.png": "the loss, epoch by epoch",
-        "scores/": "the score table: Delta and plain Parquet, one row per image",
-        "evaluation/roc_curves.png": "one curve per disease and score",
-        "evaluation/score_histograms.png": "nevi against each disease",
-    }
-    return ["", f"{out}/", *(f"    {name:34}{meaning}" for name, meaning in tree.items())]

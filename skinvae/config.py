@@ -74,6 +74,23 @@ class ScoreSettings(ScoringSettings):
         return ScoringSettings(**{name: getattr(self, name) for name in ScoringSettings.model_fields})
 
 
+class ArchiveSettings(_Section):
+    """How archives are taken, beside what they say of themselves."""
+
+    images_column: str | None = Field(
+        None, description="column of Parquet archives that holds the images; default: found"
+    )
+
+
+class PrepareSettings(_Section):
+    """Decoding archives once, to keep their pixels."""
+
+    slice_size: int = Field(1024, ge=1, description="archive members per unit of work, commit and resume")
+    commit_seconds: float = Field(
+        5.0, gt=0, allow_inf_nan=False, description="how often finished slices are committed to the prepared archive"
+    )
+
+
 class EvaluateSettings(_Section):
     """Evaluation."""
 
@@ -100,9 +117,11 @@ class Config(BaseSettings):
     )
 
     model: ModelSettings = ModelSettings()
+    archives: ArchiveSettings = ArchiveSettings()
     images: DecodeSettings = DecodeSettings()
     train: TrainSettings = TrainSettings()
     score: ScoreSettings = ScoreSettings()
+    prepare: PrepareSettings = PrepareSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     storage: StorageSettings = StorageSettings()
     ray: RaySettings = RaySettings()

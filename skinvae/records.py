@@ -20,7 +20,10 @@ class Status(str, Enum):
     CORRUPT_CRC = "corrupt_crc"
     ENCRYPTED = "encrypted"
     UNSUPPORTED_FORMAT = "unsupported_format"
+    MISSING = "missing"
     NONFINITE = "nonfinite"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
 
     def __str__(self) -> str:
         return self.value
@@ -35,11 +38,14 @@ _STATUS_MEANINGS = {
     Status.OK: "scored",
     Status.UNDECODABLE: "the bytes claim to be an image, but its decoder refuses them",
     Status.TRUNCATED: "the bytes end before the image does",
-    Status.TOO_LARGE: "more bytes, pixels or pixels a side than the settings allow; never decoded",
+    Status.TOO_LARGE: "more bytes, pixels or pixels a side than allowed, or more memory than decoding may take",
     Status.CORRUPT_CRC: "the bytes do not match the checksum in the archive",
     Status.ENCRYPTED: "the archive member is encrypted",
     Status.UNSUPPORTED_FORMAT: "not an image format, or archive compression, that skinvae reads",
+    Status.MISSING: "the manifest names an object that is not there",
     Status.NONFINITE: "the model's scores of the image are not finite",
+    Status.TIMEOUT: "decoding took longer than the settings allow",
+    Status.CRASHED: "decoding ended its process, twice",
 }
 
 SCORES = ("vae", "vae_reconst", "vae_kl", "iwae", "iwae_reconst", "iwae_kl")
@@ -58,22 +64,32 @@ def _score_column(name: str, meaning: str) -> pa.Field:
     return _column(name, pa.float64(), f"{meaning}; null unless status is ok", unit="nats", nullable=True)
 
 
+_IMAGE_COLUMNS = [
+    _column("image_id", pa.string(), "the member's file stem, what labels join on"),
+    _column("source", pa.string(), "URI of the archive"),
+    _column(
+        "source_id",
+        pa.string(),
+        "digest of the URI and ETag (or size and mtime) of the archive, or of all objects of a folder",
+    ),
+    _column("member", pa.string(), "name of the image inside the archive"),
+    _column("member_index", pa.int64(), "ordinal of the member inside the archive, from 0"),
+    _column("width", pa.int32(), "width of the original, after EXIF rotation", unit="pixels", nullable=True),
+    _column("height", pa.int32(), "height of the original, after EXIF rotation", unit="pixels", nullable=True),
+    _column("num_bytes", pa.int64(), "size of the encoded image", unit="bytes", nullable=True),
+    _column("status", pa.string(), "'ok', or the code of the reason why there are no scores"),
+    _column(
+        "error",
+        pa.string(),
+        "the reason in words; if status is ok null or a remark, such as 'first of 12 frames'",
+        nullable=True,
+    ),
+]
+"""What tables of scores and of pixels say of an image alike."""
+
 SCORE_SCHEMA = pa.schema(
     [
-        _column("image_id", pa.string(), "the member's file stem, what labels join on"),
-        _column("source", pa.string(), "URI of the archive"),
-        _column(
-            "source_id",
-            pa.string(),
-            "digest of the URI and ETag (or size and mtime) of the archive, or of all objects of a folder",
-        ),
-        _column("member", pa.string(), "name of the image inside the archive"),
-        _column("member_index", pa.int64(), "ordinal of the member inside the archive, from 0"),
-        _column("width", pa.int32(), "width of the original, after EXIF rotation", unit="pixels", nullable=True),
-        _column("height", pa.int32(), "height of the original, after EXIF rotation", unit="pixels", nullable=True),
-        _column("num_bytes", pa.int64(), "size of the encoded image", unit="bytes", nullable=True),
-        _column("status", pa.string(), "'ok', or the code of the reason why there are no scores"),
-        _column("error", pa.string(), "the reason in words; null if status is ok", nullable=True),
+        *_IMAGE_COLUMNS,
         _score_column("vae", "negative ELBO: vae_reconst + vae_kl"),
         _score_column("vae_reconst", "mean of -log p(x|z_i) over the draws"),
         _score_column("vae_kl", "KL(q(z|x) || p(z)) in closed form"),
@@ -95,12 +111,33 @@ SCORE_SCHEMA = pa.schema(
         _column("precision", pa.string(), "floating-point format of the network"),
         _column("model_id", pa.string(), "digest of the model bundle"),
         _column("scoring_id", pa.string(), "digest of all that a score depends on beside the pixels"),
-        _column("slice_id", pa.string(), "source_id-scoring_id-start-stop: the unit of work that wrote the row"),
+        _column(
+            "slice_id",
+            pa.string(),
+            "source_id-scoring_id-start-stop, and of a tar the bytes it spans: the unit of work that wrote the row",
+        ),
         _column("run_id", pa.string(), "the job that wrote the row"),
         _column("scored_at", pa.timestamp("us", tz="UTC"), "when the row was made"),
     ]
 )
 """One row per image member of an archive; key = (source_id, scoring_id, member_index)."""
+
+PIXEL_SCHEMA = pa.schema(
+    [
+        *_IMAGE_COLUMNS,
+        _column(
+            "pixels",
+            pa.binary(),
+            "RGB of the resized image, row by row, image_size * image_size * 3 bytes; null unless status is ok",
+            nullable=True,
+        ),
+        _column("preparation_id", pa.string(), "digest of all that the pixels depend on beside the original"),
+        _column("slice_id", pa.string(), "source_id-preparation_id-start-stop: the unit of work that wrote the row"),
+        _column("run_id", pa.string(), "the job that wrote the row"),
+        _column("prepared_at", pa.timestamp("us", tz="UTC"), "when the row was made"),
+    ]
+)
+"""What `prepare` keeps of each image member of an archive; key = (source_id, preparation_id, member_index)."""
 
 SPLIT_SCHEMA = pa.schema(
     [

@@ -1,7 +1,12 @@
-"""Writes docs/score-table.md from the code: `python -m tests.regenerate_docs`, after any change of records.py."""
+"""Writes docs/score-table.md and docs/hostile-corpus.md: `python -m tests.regenerate_docs`.
+
+After any change of records.py, of the hostile corpus, or of what becomes of it.
+"""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +16,7 @@ from skinvae.records import SCORE_SCHEMA, SPLIT_SCHEMA, Status
 
 ROOT = Path(__file__).parents[1]
 SCORE_TABLE_PAGE = ROOT / "docs" / "score-table.md"
+HOSTILE_CORPUS_PAGE = ROOT / "docs" / "hostile-corpus.md"
 
 _PAGE = """\
 <!-- Written by tests/regenerate_docs.py from skinvae/records.py: change them, not this page. -->
@@ -40,7 +46,7 @@ A row whose status is not `ok` has no scores; `error` says in words what was fou
 | path | what |
 |---|---|
 | `_delta_log/` | the Delta table's log: which files count, since when, made by which model and versions |
-| `scores-*.parquet` | the rows, once a job has ended; what plain Parquet readers see |
+| `part-*.parquet` | the rows, once a job has ended; what plain Parquet readers see |
 | `_slices/` | one file for each unit of work; Delta readers see them as soon as they are committed |
 | `_skinvae/MODEL_ID/` | `config.json` and `split.parquet` of each model whose scores are here |
 
@@ -52,6 +58,17 @@ The images that a model has seen. Leave those it was trained on out of every eva
 """
 
 
+_HOSTILE_CORPUS = """\
+<!-- Written by tests/regenerate_docs.py from a run of tests/hostile: change that, not this page. -->
+# Broken and hostile files
+
+What the tests in `tests/hostile` make, what must become of it and what did: a status code for an image, the codes of
+an archive's rows, and whether the archive as a whole is refused behind them. None of them costs a worker, and reading
+and decoding them all takes less than 1 GiB.
+
+{tables}"""
+
+
 def score_table_page() -> str:
     """docs/score-table.md as the code has it."""
     return _PAGE.format(
@@ -59,6 +76,14 @@ def score_table_page() -> str:
         statuses=_table(("code", "meaning"), ((f"`{status}`", status.meaning) for status in Status)),
         split_columns=_columns(SPLIT_SCHEMA),
     )
+
+
+def hostile_corpus_page() -> str:
+    """docs/hostile-corpus.md as a run of the corpus has it."""
+    tables = subprocess.run(
+        [sys.executable, "-m", "tests.hostile"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return _HOSTILE_CORPUS.format(tables=tables.stdout)
 
 
 def _columns(schema: pa.Schema) -> str:
@@ -77,3 +102,4 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 if __name__ == "__main__":
     SCORE_TABLE_PAGE.write_text(score_table_page(), encoding="utf-8")
+    HOSTILE_CORPUS_PAGE.write_text(hostile_corpus_page(), encoding="utf-8")

@@ -75,8 +75,9 @@ def run_s3_server(folder: Path) -> Iterator[S3Server]:
         _wait_until_ready(server, process, log_file=folder / "weed.log")
         yield server
     finally:
-        process.terminate()
-        process.wait(timeout=20)
+        # Its files are thrown away with the tests' own: there is nothing to bring to a good end.
+        process.kill()
+        process.wait()
 
 
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], *, log_file: Path) -> None:

@@ -7,27 +7,32 @@ from collections import Counter
 from collections.abc import Sequence
 
 from skinvae.records import Status
-from skinvae.storage.score_table import ScoreTable
+from skinvae.storage.slice_table import SliceTable
 from skinvae.storage.slices import SliceFile
 
 
 class Committer:
-    """Commits written slices; counts the rows that this run scored and those it only adopted."""
+    """Commits written slices; counts the rows that this run made and those it only adopted."""
 
-    def __init__(self, table: ScoreTable, *, provenance: dict[str, str], seconds: float) -> None:
-        self._table = table
+    def __init__(self, table: SliceTable, *, provenance: dict[str, str], seconds: float) -> None:
+        self.table = table
         self._provenance = provenance
         self._seconds = seconds
         self._pending: list[SliceFile] = []
         self._last_commit = time.monotonic()
-        self.scored: Counter[str] = Counter()
-        """Rows that this run scored and committed, by status."""
+        self.made: Counter[str] = Counter()
+        """Rows that this run made and committed, by status."""
         self.num_adopted = 0
         """Rows that an earlier run had written and this one committed."""
 
     @property
+    def poll_seconds(self) -> float:
+        """How often to ask whether a commit is due."""
+        return min(1.0, self._seconds)
+
+    @property
     def num_rejected(self) -> int:
-        return self.scored.total() - self.scored[Status.OK.value]
+        return self.made.total() - self.made[Status.OK.value]
 
     def add(self, file: SliceFile) -> None:
         """Take a slice that was just written."""
@@ -41,7 +46,7 @@ class Committer:
     def flush(self) -> None:
         """Commit what is pending; what another driver committed first is not counted as ours."""
         for file in self._commit(self._pending):
-            self.scored.update(file.counts)
+            self.made.update(file.counts)
         self._pending = []
 
     def adopt(self, files: Sequence[SliceFile]) -> None:
@@ -52,4 +57,4 @@ class Committer:
         if not files:
             return []
         self._last_commit = time.monotonic()
-        return self._table.commit_slices(files, provenance=self._provenance)
+        return self.table.commit_slices(files, provenance=self._provenance)

@@ -1,18 +1,23 @@
-"""The decode stage that train and score share: a slice of an archive -> uint8 images and what is known of each."""
+"""The stages that train and score share: a part of an archive -> its members' bytes -> uint8 images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skinvae.images.archives import Member
-from skinvae.images.decode import Decoded, DecodeSettings, decode
-from skinvae.pipelines.slicing import Slice
+from skinvae.errors import ArchiveError, InputError, SourceChanged
+from skinvae.images.archives import Member, RawMember, SliceEnd
+from skinvae.images.decode import Decoded, DecodeSettings
+from skinvae.images.isolation import decode_isolated
+from skinvae.pipelines.slicing import ArchivePart, Slice
 from skinvae.records import Status
-from skinvae.storage.sources import open_part
+from skinvae.storage.pixel_table import PreparedArchive, PreparedMember, PreparedPart
+from skinvae.storage.sources import Source, open_part
+
+Wanted = Callable[[Member], bool]
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,18 @@ class DecodedMember:
 
 
 @dataclass(frozen=True)
+class RawSlice:
+    """The image candidates of one slice, with their bytes."""
+
+    slice: Slice
+    members: list[RawMember]
+
+
+@dataclass(frozen=True)
 class DecodedSlice:
     """The images of one slice."""
 
+    slice: Slice
     members: list[DecodedMember]
 
     def stacked_pixels(self, *, size: int) -> NDArray[np.uint8]:
@@ -37,21 +51,75 @@ class DecodedSlice:
         return np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
 
 
-def decode_slice(
-    slice_: Slice, *, size: int, settings: DecodeSettings, wanted: Callable[[Member], bool] | None = None
-) -> DecodedSlice:
-    """Read and decode the slice's images, or only the `wanted` ones; what cannot be decoded carries its reason."""
-    return DecodedSlice(list(_decode_members(slice_, size=size, settings=settings, wanted=wanted)))
+@dataclass(frozen=True)
+class Unreadable:
+    """Why the rest of a part cannot be read. Other archives are none the worse for it."""
+
+    source: Source
+    error: InputError
 
 
-def _decode_members(
-    slice_: Slice, *, size: int, settings: DecodeSettings, wanted: Callable[[Member], bool] | None
-) -> Iterator[DecodedMember]:
-    archive = open_part(slice_.source, slice_.part, max_bytes=settings.max_bytes)
-    for raw in archive.read(slice_.part, wanted=wanted):
-        if raw.data is None:
-            image = Decoded(pixels=None, width=None, height=None, status=raw.status, error=raw.error)
-        else:
-            image = decode(raw.data, size=size, settings=settings)
+def read_slices(part: ArchivePart, *, settings: DecodeSettings) -> Iterator[RawSlice | Unreadable]:
+    """The part's slices, not decoded: for streams, whose decoding other tasks share."""
+    members: list[RawMember] = []
+    try:
+        for item in _read(part, settings=settings, wanted=None):
+            if isinstance(item, SliceEnd):
+                yield RawSlice(Slice(part.source, item), members)
+                members = []
+            else:
+                members.append(item)
+    except (ArchiveError, SourceChanged) as error:
+        yield Unreadable(part.source, error)
+
+
+def decode_slices(
+    part: ArchivePart, *, size: int, settings: DecodeSettings, wanted: Wanted | None = None
+) -> Iterator[DecodedSlice | Unreadable]:
+    """Read and decode the part's images, or only the `wanted` ones; what cannot be decoded carries its reason."""
+    members: list[DecodedMember] = []
+    try:
+        for item in _decoded(_read(part, settings=settings, wanted=wanted), size=size, settings=settings):
+            if isinstance(item, SliceEnd):
+                yield DecodedSlice(Slice(part.source, item), members)
+                members = []
+            else:
+                members.append(item)
+    except (ArchiveError, SourceChanged) as error:
+        yield Unreadable(part.source, error)
+
+
+def decode_slice(raw: RawSlice, *, size: int, settings: DecodeSettings) -> DecodedSlice:
+    """Decode what `read_slices` read."""
+    decoded = _decoded(raw.members, size=size, settings=settings)
+    return DecodedSlice(raw.slice, [one for one in decoded if isinstance(one, DecodedMember)])
+
+
+def _read(part: ArchivePart, *, settings: DecodeSettings, wanted: Wanted | None) -> Iterator[RawMember | SliceEnd]:
+    if isinstance(part.part, PreparedPart):
+        return PreparedArchive(part.part.table).read(part.part, wanted=wanted)
+    archive = open_part(part.source, part.part, max_bytes=settings.max_bytes)
+    return archive.read(part.part, wanted=wanted)
+
+
+def _decoded(
+    items: Iterable[RawMember | SliceEnd], *, size: int, settings: DecodeSettings
+) -> Iterator[DecodedMember | SliceEnd]:
+    for item, decoded in decode_isolated(((item, _encoded(item)) for item in items), size=size, settings=settings):
+        if isinstance(item, SliceEnd):
+            yield item
+            continue
+        image = decoded or _known_without_decoding(item, size=size)
         assert (image.status is Status.OK) == (image.pixels is not None)
-        yield DecodedMember(raw.name, raw.index, raw.num_bytes, image)
+        yield DecodedMember(item.name, item.index, item.num_bytes, image)
+
+
+def _encoded(item: RawMember | SliceEnd) -> bytes | None:
+    return None if isinstance(item, SliceEnd | PreparedMember) else item.data
+
+
+def _known_without_decoding(raw: RawMember, *, size: int) -> Decoded:
+    if isinstance(raw, PreparedMember):
+        pixels = None if raw.data is None else np.frombuffer(raw.data, np.uint8).reshape(size, size, 3)
+        return Decoded(pixels, raw.width, raw.height, raw.status, raw.error)
+    return Decoded(pixels=None, width=None, height=None, status=raw.status, error=raw.error)

@@ -11,7 +11,8 @@ from skinvae.images.synthetic import DEMO_COUNTS, make_archive
 from skinvae.pipelines.evaluate import evaluate
 from skinvae.pipelines.progress import say
 from skinvae.pipelines.runtime import ray_session
-from skinvae.pipelines.score import ScoreSummary, score
+from skinvae.pipelines.score import score
+from skinvae.pipelines.slice_job import JobSummary
 from skinvae.pipelines.train import TrainSummary, train
 from skinvae.report.evaluation import Evaluation
 from skinvae.storage.filesystem import Location
@@ -25,7 +26,7 @@ class DemoResult:
     """What each verb of the demo returned."""
 
     trained: TrainSummary
-    scored: ScoreSummary
+    scored: JobSummary
     evaluation: Evaluation
 
 

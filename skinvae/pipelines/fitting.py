@@ -51,7 +51,9 @@ def fit(plan: TrainPlan, images: TrainImages, resources: Resources) -> Fitted:
         progress = None
         if settings.num_epochs:
             total = settings.num_epochs * images.num_train
-            shown = shown_progress("training", total=total, unit="images", describe=_describe(settings.num_epochs))
+            shown = shown_progress(
+                "training", total=lambda: total, unit="images", describe=_describe(settings.num_epochs)
+            )
             progress = stack.enter_context(shown)
         trainer = _make_trainer(plan, images, resources, progress)
         try:

@@ -55,7 +55,7 @@ class _Display:
 
     actor: Any
     title: str
-    total: int
+    total: Callable[[], int | None]
     unit: str
     describe: Callable[[dict[str, Any]], str]
     console: Console
@@ -84,7 +84,7 @@ class _Display:
             TextColumn("{task.fields[words]}", table_column=Column(no_wrap=True)),
         )
         with Progress(*columns, console=self.console) as bar:
-            task = bar.add_task(self.title, total=self.total, rate="", words="")
+            task = bar.add_task(self.title, total=self.total(), rate="", words="")
             stopped = False
             while not stopped:
                 stopped = self.stop.wait(_REFRESH_SECONDS)
@@ -93,7 +93,7 @@ class _Display:
                     bar.console.print(line, highlight=False)
                 if done is not None:
                     speed = f"{rate.update(done):.0f} {self.unit}/s"
-                    bar.update(task, completed=done, rate=speed, words=self.describe(fields))
+                    bar.update(task, total=self.total(), completed=done, rate=speed, words=self.describe(fields))
 
     def _log_lines(self) -> None:
         rate = RateMeter()
@@ -108,8 +108,9 @@ class _Display:
                 continue
             next_report += LOG_SECONDS
             speed = rate.update(done)
-            eta = f"ETA {_clock((self.total - done) / speed)}" if speed > 0 and done < self.total else ""
-            count = f"{self.title}: {done:,} of {self.total:,} {self.unit}"
+            total = self.total()
+            eta = f"ETA {_clock((total - done) / speed)}" if speed > 0 and total is not None and done < total else ""
+            count = f"{self.title}: {done:,}{'' if total is None else f' of {total:,}'} {self.unit}"
             words = (count, f"{speed:.0f} {self.unit}/s", eta, self.describe(fields))
             say(f"{time.strftime('%H:%M:%S')} {', '.join(word for word in words if word)}")
 
@@ -124,11 +125,12 @@ class _Display:
 
 @contextlib.contextmanager
 def shown_progress(
-    title: str, *, total: int, unit: str, describe: Callable[[dict[str, Any]], str] = lambda _: ""
+    title: str, *, total: Callable[[], int | None], unit: str, describe: Callable[[dict[str, Any]], str] = lambda _: ""
 ) -> Iterator[Any]:
     """A ProgressActor whose state is shown on stderr, with rate and ETA, while the block runs.
 
-    `describe` turns the latest fields into a few words behind the bar.
+    `total` says how much there is to do, as far as that is known; `describe` turns the latest fields into a few words
+    behind the bar.
     """
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(ProgressActor).remote()
     stop = threading.Event()

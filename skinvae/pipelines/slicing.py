@@ -1,15 +1,33 @@
-"""Plan: archives -> the slices of members that are still to be done, each with what a worker needs to read it."""
+"""Plan: archives -> the parts of them that are still to be read, each with what a worker needs to read it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import compress
+from pathlib import PurePosixPath
 
-from skinvae.errors import UsageError
-from skinvae.images.archives import Archive, Part
-from skinvae.storage.filesystem import Location
+from skinvae.config import Config
+from skinvae.errors import InputError, UsageError
+from skinvae.images.archives import Archive, Candidacy, FolderArchive, Missing, Part, SliceEnd, candidacy
+from skinvae.images.archives.candidates import names_an_archive
+from skinvae.pipelines.progress import say
+from skinvae.storage.expand import expand
+from skinvae.storage.pixel_table import Preparation, is_prepared, open_prepared, require_same_preparation
 from skinvae.storage.ranges import Ranges
-from skinvae.storage.sources import Source, open_source
+from skinvae.storage.sources import Source, open_sources
+
+_NUM_LOOKUPS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is done of one archive."""
+
+    members: Ranges = field(default_factory=Ranges)
+    offsets: Mapping[int, int] = field(default_factory=dict)
+    """Of a stream: byte offsets of members at the borders of what is done."""
 
 
 @dataclass(frozen=True)
@@ -18,37 +36,94 @@ class OpenedArchive:
 
     source: Source
     archive: Archive
+    lack: InputError | None = None
+    """Of a prepared archive that is not complete: what is to be said when the rest is done."""
+
+    def num_members(self, done: Done) -> int | None:
+        """All members; of a stream they are known once its last slice is done, and None before."""
+        if self.archive.num_members is not None:
+            return self.archive.num_members
+        ends = [member for member, offset in done.offsets.items() if offset == self.source.num_bytes]
+        return max(ends, default=None)
+
+    def missing(self, done: Done) -> Missing:
+        """What is still to be read."""
+        num_members = self.num_members(done)
+        if num_members is not None:
+            return Missing(tuple(done.members.gaps(0, num_members)), done.offsets)
+        return Missing((*done.members.gaps(0, done.members.stop), (done.members.stop, None)), done.offsets)
+
+    def num_bytes_unread(self, done: Done) -> int:
+        """Of a stream whose end is not known: the bytes behind what is done; 0 for all else."""
+        if self.num_members(done) is not None:
+            return 0
+        return self.source.num_bytes - done.offsets.get(done.members.stop, 0)
 
 
 @dataclass(frozen=True)
-class Slice:
+class ArchivePart:
     """A part of one archive, ready to be shipped to a worker."""
 
     source: Source
     part: Part
 
+
+@dataclass(frozen=True)
+class Slice:
+    """The members [start, stop) of one archive, read."""
+
+    source: Source
+    end: SliceEnd
+
     @property
     def num_members(self) -> int:
-        return self.part.stop - self.part.start
+        return self.end.stop - self.end.start
 
 
-def open_archives(locations: Sequence[Location], *, max_bytes: int) -> list[OpenedArchive]:
-    """Open every archive of a command. Raises UsageError if one is named twice."""
-    opened = [OpenedArchive(*open_source(location, max_bytes=max_bytes)) for location in locations]
-    seen: dict[str, str] = {}
+def open_archives(patterns: Sequence[str], *, config: Config, preparation: Preparation) -> list[OpenedArchive]:
+    """Open every archive that a command names.
+
+    Raises InputError, and UsageError if one is named twice, or prepared in another way than `preparation` says.
+    """
+    locations = [location for pattern in patterns for location in expand(pattern, config.storage)]
+    with ThreadPoolExecutor(max_workers=_NUM_LOOKUPS_AT_ONCE) as pool:
+        prepared = list(compress(locations, pool.map(is_prepared, locations)))
+    others = [location for location in locations if location not in prepared]
+    max_bytes, images_column = preparation.decode.max_bytes, config.archives.images_column
+    opened = [OpenedArchive(*one) for one in open_sources(others, max_bytes=max_bytes, images_column=images_column)]
+    for location in prepared:
+        require_same_preparation(location, preparation)
+        opened += [OpenedArchive(one.source, one.archive, one.lack) for one in open_prepared(location)]
+    seen: set[str] = set()
     for one in opened:
         if one.source.source_id in seen:
             raise UsageError(f"'{one.source.uri}' is given twice: name every archive once")
-        seen[one.source.source_id] = one.source.uri
+        seen.add(one.source.source_id)
+    for one in opened:
+        if isinstance(one.archive, FolderArchive):
+            _check_for_archives(one.source.uri, one.archive)
     return opened
 
 
-def plan_slices(
-    opened: Iterable[OpenedArchive], *, slice_size: int, covered: Callable[[Source], Ranges] = lambda _: Ranges()
-) -> list[Slice]:
-    """Cut what `covered` leaves of each archive into slices of at most `slice_size` members, in archive order."""
-    return [
-        Slice(one.source, part)
-        for one in opened
-        for part in one.archive.parts(covered(one.source).gaps(0, one.archive.num_members).cut(slice_size))
-    ]
+def _check_for_archives(uri: str, folder: FolderArchive) -> None:
+    """Archives in a folder are passed over, which hardly is what was meant by naming it."""
+    passed_over = [member.name for member in folder.members() if names_an_archive(member.name)]
+    if not passed_over:
+        return
+    found = f"'{uri}' holds {len(passed_over):,} archives, such as '{passed_over[0]}', which are not looked into"
+    advice = f"name them too, as in '{uri}/*{PurePosixPath(passed_over[0]).suffix}'"
+    if all(candidacy(member.name) is Candidacy.SKIPPED for member in folder.members()):
+        raise InputError(f"{found}, and no image: {advice}")
+    say(f"note: {found}: {advice}")
+
+
+def missing_parts(
+    opened: Iterable[OpenedArchive], *, slice_size: int, done: Mapping[str, Done] | None = None
+) -> list[ArchivePart]:
+    """What is to be read of each archive, in slices of at most `slice_size` members; `done` is by source_id."""
+    parts = []
+    for one in opened:
+        missing = one.missing((done or {}).get(one.source.source_id, Done()))
+        if missing.ranges:
+            parts += [ArchivePart(one.source, part) for part in one.archive.parts(missing, slice_size=slice_size)]
+    return parts

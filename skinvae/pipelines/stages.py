@@ -1,218 +1,103 @@
-"""The stages that Ray Data runs for a scoring job, one row per slice: decode -> score -> write.
+"""The first stages of every job on archives, one row per slice: part of an archive -> bytes -> uint8 pixels.
 
-Rows between stages are pickled records beside one flat buffer of uint8 pixels: never float, never full size.
+Rows are one pickled record beside one flat buffer of uint8 pixels: never float, never full size.
 """
 
 from __future__ import annotations
 
-import datetime
-import functools
 import pickle
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from skinvae.errors import BundleError
 from skinvae.images.archives import image_id
-from skinvae.images.decode import DecodeSettings
-from skinvae.metrics.join import SAME_SCORE_TOLERANCE
-from skinvae.model.noise import NOISE_KIND
-from skinvae.model.scorer import Scorer, ScoringSettings
-from skinvae.pipelines.decoding import DecodedMember, decode_slice
-from skinvae.pipelines.slicing import Slice
-from skinvae.records import SCORE_SCHEMA, SCORES, Status
-from skinvae.storage.bundle import ModelBundle, read_bundle
-from skinvae.storage.filesystem import Location
-from skinvae.storage.slices import SliceId, write_slice
+from skinvae.images.archives.base import storable
+from skinvae.pipelines.decoding import (
+    DecodedMember,
+    DecodedSlice,
+    RawSlice,
+    Unreadable,
+    decode_slice,
+    decode_slices,
+    read_slices,
+)
+from skinvae.pipelines.slice_job import SliceJob
+from skinvae.pipelines.slicing import ArchivePart, Slice
 
 Row = dict[str, Any]
-Columns = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class ScoringJob:
-    """What every stage of one job knows; small and picklable."""
+class SliceHead:
+    """What is known of a decoded slice beside its pixels."""
 
-    run_id: str
-    model: Location
-    model_digest: str
-    scoring_id: str
-    scoring: ScoringSettings
-    image_size: int
-    decode: DecodeSettings
-    table: Location
-    provenance: dict[str, str]
-
-    def slice_id(self, slice_: Slice) -> SliceId:
-        return SliceId(slice_.source.source_id, self.scoring_id, slice_.part.start, slice_.part.stop)
+    slice: Slice
+    members: list[DecodedMember]
+    """Without their pixels."""
 
 
-def slice_row(slice_: Slice) -> Row:
-    """The pipeline's input: one slice."""
-    return {"slice": pickle.dumps(slice_)}
+def input_row(part: ArchivePart) -> Row:
+    """The pipeline's input: one part of an archive."""
+    return {"work": pickle.dumps(part)}
 
 
-def decode_stage(row: Row, *, job: ScoringJob) -> Row:
-    """Read and decode one slice: the pixels of its good images as one buffer, and what is known of every image."""
-    decoded = decode_slice(pickle.loads(row["slice"]), size=job.image_size, settings=job.decode)
-    pixels = decoded.stacked_pixels(size=job.image_size)
-    members = [_without_pixels(member) for member in decoded.members]
-    return {"slice": row["slice"], "pixels": pixels.tobytes(), "members": pickle.dumps(members)}
+def read_stage(row: Row, *, job: SliceJob) -> Iterator[Row]:
+    """Read a stream slice by slice, so that several tasks share its decoding; let all else pass."""
+    part: ArchivePart = pickle.loads(row["work"])
+    if not part.part.is_stream:
+        yield row
+        return
+    for item in read_slices(part, settings=job.decode):
+        yield {"work": pickle.dumps(item)}
 
 
-class ScoreStage:
-    """The scoring actor: loads the bundle once, then turns decoded slices into rows of the score table."""
-
-    def __init__(
-        self,
-        *,
-        job: ScoringJob,
-        device: str,
-        num_threads: int,
-        batch_size: int,
-        decode_batch_size: int,
-        progress: Any,
-    ) -> None:
-        torch.set_num_threads(num_threads)
-        self._job = job
-        self._progress = progress
-        self._device = device
-        self._batch_size = batch_size
-        self._decode_batch_size = decode_batch_size
-
-    @functools.cached_property
-    def _bundle(self) -> ModelBundle:
-        """Loaded with the first slice: an error here reaches the driver whole, one in a constructor only as text."""
-        bundle = read_bundle(self._job.model)
-        if bundle.digest != self._job.model_digest:
-            raise BundleError(f"'{self._job.model}' was replaced while the job ran: run the command again")
-        return bundle
-
-    @functools.cached_property
-    def _p_values(self) -> PValues:
-        return PValues(self._bundle, scoring=self._job.scoring)
-
-    @functools.cached_property
-    def _scorer(self) -> Scorer:
-        return Scorer(
-            self._bundle.build_model(),
-            variance=self._bundle.config.beta,
-            settings=self._job.scoring,
-            device=self._device,
-            batch_size=self._batch_size,
-            decode_batch_size=self._decode_batch_size,
-        )
-
-    def __call__(self, row: Row) -> Row:
-        slice_: Slice = pickle.loads(row["slice"])
-        members: list[DecodedMember] = pickle.loads(row["members"])
-        size = self._job.image_size
-        pixels = np.frombuffer(row["pixels"], np.uint8).reshape(-1, size, size, 3)
-        # Rejected images and members that are no images need no scoring: they are done.
-        self._progress.advance.remote(slice_.num_members - len(pixels))
-        rows = self._rows(slice_, members, self._score(pixels))
-        return {"slice": row["slice"], "rows": _to_ipc(rows)}
-
-    def _score(self, pixels: NDArray[np.uint8]) -> Columns:
-        step = self._scorer.batch_size
-        pieces = [self._scorer.score(pixels[:0])]
-        for start in range(0, len(pixels), step):
-            pieces.append(self._scorer.score(pixels[start : start + step]))
-            self._progress.advance.remote(len(pixels[start : start + step]))
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in (*SCORES, "ess")}
-
-    def _rows(self, slice_: Slice, members: list[DecodedMember], scores: Columns) -> pa.Table:
-        frame = pd.DataFrame(
-            {
-                "image_id": [image_id(one.name) for one in members],
-                "member": [one.name for one in members],
-                "member_index": [one.index for one in members],
-                "width": pd.array([one.image.width for one in members], dtype="Int32"),
-                "height": pd.array([one.image.height for one in members], dtype="Int32"),
-                "num_bytes": pd.array([one.num_bytes for one in members], dtype="Int64"),
-                "status": [one.image.status.value for one in members],
-                "error": pd.array([one.image.error for one in members], dtype=object),
-            }
-        )
-        scored = np.flatnonzero(frame["status"] == Status.OK.value)
-        for name, values in scores.items():
-            frame[name] = np.nan
-            frame.loc[scored, name] = values
-        _reject_nonfinite(frame, scored)
-        frame["p_value"] = self._p_values(frame)
-        return _with_job_columns(frame, slice_, self._job, model_id=self._bundle.model_id)
+def decode_stage(row: Row, *, job: SliceJob) -> Iterator[Row]:
+    """Decode, per slice: the pixels of its good images as one buffer, and what is known of every image."""
+    work: ArchivePart | RawSlice | Unreadable = pickle.loads(row["work"])
+    if isinstance(work, ArchivePart):
+        for item in decode_slices(work, size=job.image_size, settings=job.decode):
+            yield _decoded_row(item, size=job.image_size)
+    elif isinstance(work, RawSlice):
+        yield _decoded_row(decode_slice(work, size=job.image_size, settings=job.decode), size=job.image_size)
+    else:
+        yield _decoded_row(work, size=job.image_size)
 
 
-class PValues:
-    """P(S >= s) for the score vae_reconst, by its rank among the bundle's held-out normals."""
-
-    def __init__(self, bundle: ModelBundle, *, scoring: ScoringSettings) -> None:
-        comparable = bundle.config.calibration == scoring and len(bundle.calibration) > 0
-        self._normals = np.sort(bundle.calibration["vae_reconst"].to_numpy()) if comparable else None
-        self._trained_on = frozenset(bundle.split.loc[bundle.split["split"] == "train", "image_id"])
-
-    def __call__(self, frame: pd.DataFrame) -> NDArray[np.float64]:
-        """(1 + number of normals with a score >= s) / (1 + number of normals), never below 1/(n+1).
-
-        NaN where there is no score, where the model was trained on the image, and where the normals were scored
-        with other settings than these.
-        """
-        if self._normals is None:
-            return np.full(len(frame), np.nan)
-        scores = frame["vae_reconst"].to_numpy()
-        # The same picture in another batch differs in the last digits, and must have the same rank.
-        lowest = scores - SAME_SCORE_TOLERANCE * np.abs(scores)
-        at_least = len(self._normals) - np.searchsorted(self._normals, lowest, side="left")
-        p_values = (1 + at_least) / (1 + len(self._normals))
-        return np.where(np.isnan(scores) | frame["image_id"].isin(self._trained_on), np.nan, p_values)
+def _decoded_row(item: DecodedSlice | Unreadable, *, size: int) -> Row:
+    if isinstance(item, Unreadable):
+        return {"head": pickle.dumps(item), "pixels": b""}
+    head = SliceHead(item.slice, [_without_pixels(member) for member in item.members])
+    return {"head": pickle.dumps(head), "pixels": item.stacked_pixels(size=size).tobytes()}
 
 
-def write_stage(row: Row, *, job: ScoringJob) -> Row:
-    """Create the slice's Parquet file, or adopt the one that an earlier attempt left."""
-    slice_id = job.slice_id(pickle.loads(row["slice"]))
-    rows = pa.ipc.open_stream(row["rows"]).read_all()
-    return {"file": pickle.dumps(write_slice(job.table, slice_id, rows, provenance=job.provenance))}
+def opened_row(row: Row, *, size: int) -> tuple[SliceHead | Unreadable, NDArray[np.uint8]]:
+    """What `decode_stage` put into a row: pixels (B, size, size, 3)."""
+    head: SliceHead | Unreadable = pickle.loads(row["head"])
+    return head, np.frombuffer(row["pixels"], np.uint8).reshape(-1, size, size, 3)
+
+
+def image_columns(head: SliceHead) -> pd.DataFrame:
+    """The columns that tables of scores and of pixels share: what is known of each image of the slice."""
+    members = head.members
+    return pd.DataFrame(
+        {
+            "image_id": [image_id(one.name) for one in members],
+            "source": storable(head.slice.source.uri),
+            "source_id": head.slice.source.source_id,
+            "member": [one.name for one in members],
+            "member_index": [one.index for one in members],
+            "width": pd.array([one.image.width for one in members], dtype="Int32"),
+            "height": pd.array([one.image.height for one in members], dtype="Int32"),
+            "num_bytes": pd.array([one.num_bytes for one in members], dtype="Int64"),
+            "status": [one.image.status.value for one in members],
+            "error": pd.array([one.image.error for one in members], dtype=object),
+        }
+    )
 
 
 def _without_pixels(member: DecodedMember) -> DecodedMember:
-    image = member.image
-    stripped = type(image)(None, image.width, image.height, image.status, image.error)
-    return DecodedMember(member.name, member.index, member.num_bytes, stripped)
-
-
-def _reject_nonfinite(frame: pd.DataFrame, scored: NDArray[np.intp]) -> None:
-    names = [*SCORES, "ess"]
-    bad = scored[~np.isfinite(frame.loc[scored, names].to_numpy()).all(axis=1)]
-    frame.loc[bad, names] = np.nan
-    frame.loc[bad, "status"] = Status.NONFINITE.value
-    frame.loc[bad, "error"] = "the model's scores of this image are not finite"
-
-
-def _with_job_columns(frame: pd.DataFrame, slice_: Slice, job: ScoringJob, *, model_id: str) -> pa.Table:
-    frame["source"] = slice_.source.uri
-    frame["source_id"] = slice_.source.source_id
-    frame["num_samples"] = job.scoring.num_samples
-    frame["seed"] = job.scoring.seed
-    frame["score_mode"] = job.scoring.mode
-    frame["noise"] = NOISE_KIND
-    frame["precision"] = job.scoring.precision
-    frame["model_id"] = model_id
-    frame["scoring_id"] = job.scoring_id
-    frame["slice_id"] = str(job.slice_id(slice_))
-    frame["run_id"] = job.run_id
-    frame["scored_at"] = datetime.datetime.now(datetime.timezone.utc)
-    # from_pandas: NaN in a score column is how pandas says null.
-    columns = [pa.Array.from_pandas(frame[field.name], type=field.type) for field in SCORE_SCHEMA]
-    return pa.Table.from_arrays(columns, schema=SCORE_SCHEMA)
-
-
-def _to_ipc(rows: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_table(rows)
-    return bytes(sink.getvalue())
+    return replace(member, image=replace(member.image, pixels=None))

@@ -157,7 +157,7 @@ def _bundle_config(plan: TrainPlan, images: TrainImages, fitted: Fitted) -> Bund
     best = history[(history["split"] == "validation") & (history["epoch"] == fitted.best_epoch)]
     return BundleConfig(
         model=config.model,
-        decode=config.images,
+        decode=config.images.policy,
         beta=config.train.beta,
         normal_classes=plan.normal,
         training=config.train.model_dump()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from ray.data.dataset import MaterializedDataset
 from skinvae.errors import TrainingError
 from skinvae.images.archives import Member, image_id
 from skinvae.images.decode import DecodeSettings
-from skinvae.pipelines.decoding import decode_slice
+from skinvae.pipelines.decoding import Unreadable, decode_slices
 from skinvae.pipelines.progress import say
 from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.train_plan import TrainPlan
@@ -64,7 +65,7 @@ def _decoded_dataset(plan: TrainPlan, resources: Resources) -> MaterializedDatas
         decode = functools.partial(
             _decode_batch, size=plan.config.model.image_size, settings=plan.config.images, held_out_ref=ray.put(side_of)
         )
-        rows = ray.data.from_items([{"slice": one} for one in plan.slices], override_num_blocks=len(plan.slices))
+        rows = ray.data.from_items([{"part": one} for one in plan.parts], override_num_blocks=len(plan.parts))
         decoded: MaterializedDataset[Any] = rows.map_batches(
             decode, batch_size=1, compute=TaskPoolStrategy(), num_cpus=resources.cpus_per_task
         ).materialize()
@@ -73,16 +74,20 @@ def _decoded_dataset(plan: TrainPlan, resources: Resources) -> MaterializedDatas
 
 def _decode_batch(
     batch: dict[str, Any], *, size: int, settings: DecodeSettings, held_out_ref: ray.ObjectRef[dict[str, bool]]
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     held_out = ray.get(held_out_ref)
 
     def wanted(member: Member) -> bool:
         return image_id(member.name) in held_out
 
-    decoded = [decode_slice(one, size=size, settings=settings, wanted=wanted) for one in batch["slice"]]
-    names = [image_id(one.name) for part in decoded for one in part.members if one.image.pixels is not None]
-    return {
-        "image": np.concatenate([part.stacked_pixels(size=size) for part in decoded]),
-        "image_id": np.array(names, dtype=object),
-        "held_out": np.array([held_out[name] for name in names], dtype=bool),
-    }
+    for part in batch["part"]:
+        # Slice by slice: a whole tar of them would not fit into a task's memory.
+        for item in decode_slices(part, size=size, settings=settings, wanted=wanted):
+            if isinstance(item, Unreadable):
+                raise item.error
+            names = [image_id(one.name) for one in item.members if one.image.pixels is not None]
+            yield {
+                "image": item.stacked_pixels(size=size),
+                "image_id": np.array(names, dtype=object),
+                "held_out": np.array([held_out[name] for name in names], dtype=bool),
+            }

@@ -14,10 +14,11 @@ from skinvae.errors import LabelsError
 from skinvae.images.archives import Candidacy, candidacy, image_id
 from skinvae.images.decode import PREPROCESSING_VERSION
 from skinvae.metrics.labels import parse_groups, parse_labels
-from skinvae.pipelines.slicing import OpenedArchive, Slice, open_archives, plan_slices
+from skinvae.pipelines.slicing import ArchivePart, OpenedArchive, missing_parts, open_archives
 from skinvae.pipelines.splitting import split_normals
 from skinvae.storage.filesystem import Location
 from skinvae.storage.frames import read_csv
+from skinvae.storage.pixel_table import Preparation
 
 _SLICE_SIZE = 256
 
@@ -27,7 +28,7 @@ class TrainPlan:
     """What a training run reads and what it is called."""
 
     opened: list[OpenedArchive]
-    slices: list[Slice]
+    parts: list[ArchivePart]
     split: pd.DataFrame
     """records.SPLIT_SCHEMA, of the normals that the archives hold."""
     out: Location
@@ -57,7 +58,13 @@ def make_train_plan(
     storage = config.storage
     normals = _normal_ids(Location.parse(labels, storage), normal)
     lesions = parse_groups(read_csv(Location.parse(groups, storage)), origin=groups) if groups else None
-    opened = open_archives([Location.parse(one, storage) for one in archives], max_bytes=config.images.max_bytes)
+    preparation = Preparation(
+        image_size=config.model.image_size, preprocessing_version=PREPROCESSING_VERSION, decode=config.images
+    )
+    opened = open_archives(archives, config=config, preparation=preparation)
+    for one in opened:
+        if one.lack is not None:
+            raise one.lack
     present = _present(opened, normals)
     if len(present) < 2:
         raise LabelsError(
@@ -72,7 +79,7 @@ def make_train_plan(
         raise LabelsError(f"{error}: give more images") from error
     return TrainPlan(
         opened=opened,
-        slices=plan_slices(opened, slice_size=_SLICE_SIZE),
+        parts=missing_parts(opened, slice_size=_SLICE_SIZE),
         split=split,
         out=Location.parse(out),
         digest=run_digest([one.source.source_id for one in opened], split=split, normal=normal, config=config),
@@ -86,7 +93,7 @@ def run_digest(source_ids: Sequence[str], *, split: pd.DataFrame, normal: Sequen
     """16 hex digits that stand for all that the bundle depends on."""
     described = {
         "model": config.model.model_dump(),
-        "images": config.images.model_dump(),
+        "images": config.images.policy.model_dump(),
         "preprocessing": PREPROCESSING_VERSION,
         # How often a worker may fail changes nothing of what is learned.
         "train": config.train.model_dump(exclude={"max_failures"}),

@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
 from skinvae.errors import InputError
-from skinvae.records import SCORE_SCHEMA
 from skinvae.storage.filesystem import Location
-from skinvae.storage.score_table import LiveFile, ScoreTable, add_action, remove_action
+from skinvae.storage.slice_table import LiveFile, SliceTable, add_action, remove_action
 from skinvae.storage.slices import (
     SliceId,
     count_statuses,
@@ -33,7 +32,7 @@ from skinvae.storage.slices import (
 PART_BYTES = 128 * 2**20
 """Size of a top-level file: large enough for few requests, small enough to be written from memory."""
 
-_PART_NAME = re.compile(r"scores-[0-9a-f]{32}\.parquet")
+_PART_NAME = re.compile(r"part-[0-9a-f]{32}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Part:
     @property
     def path(self) -> str:
         digest = hashlib.blake2b("\n".join(map(str, self.slice_ids)).encode(), digest_size=16)
-        return f"scores-{digest.hexdigest()}.parquet"
+        return f"part-{digest.hexdigest()}.parquet"
 
 
 @dataclass(frozen=True)
@@ -78,20 +77,19 @@ def plan_parts(files: Iterable[LiveFile], *, part_bytes: int = PART_BYTES) -> li
 def write_part(table: Location, part: Part) -> PartFile:
     """Write the rows of the part's slices as one file, or take the one that an earlier attempt wrote."""
     slices = [pq.read_table(pa.BufferReader((table / file.path).read_bytes())) for file in part.slices]
-    rows = pa.concat_tables([one.cast(SCORE_SCHEMA.with_metadata(None)) for one in slices])
     counts = {slice_id: count_statuses(one) for slice_id, one in zip(part.slice_ids, slices, strict=True)}
     metadata = part_metadata(counts, [slice_provenance(one) for one in slices])
-    data = parquet_bytes(rows.replace_schema_metadata(metadata))
+    data = parquet_bytes(list(zip(part.slice_ids, slices, strict=True)), metadata=metadata)
     destination = table / part.path
     if not destination.create_bytes(data):
         with _unless_deleted():
             assert counts_of_part(destination) == counts
             data = destination.read_bytes()
-    return PartFile(part, len(data), rows.num_rows)
+    return PartFile(part, len(data), sum(one.num_rows for one in slices))
 
 
 def swap_slices_for_parts(
-    table: ScoreTable,
+    table: SliceTable,
     *,
     provenance: dict[str, str],
     write_all: Callable[[Sequence[Part]], Sequence[PartFile]],
@@ -116,7 +114,7 @@ def swap_slices_for_parts(
     return swapped
 
 
-def delete_lost_parts(table: ScoreTable) -> list[str]:
+def delete_lost_parts(table: SliceTable) -> list[str]:
     """Delete top-level files that a stopped or slower driver wrote and can never commit; returns their names.
 
     A part can be committed only while all of its slices still have their own files in the table. Slices never go

@@ -35,12 +35,22 @@ class Ranges:
     def __repr__(self) -> str:
         return f"Ranges({self._pairs})"
 
+    @property
+    def stop(self) -> int:
+        """Behind the largest integer of the set; 0 for the empty one."""
+        return self._pairs[-1][1] if self._pairs else 0
+
     def intersects(self, start: int, stop: int) -> bool:
         """Whether any integer of [start, stop) is in the set."""
         before = bisect_right(self._starts, start) - 1
         if before >= 0 and self._pairs[before][1] > start:
             return start < stop
         return before + 1 < len(self._pairs) and self._pairs[before + 1][0] < stop
+
+    def within(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The set's ranges, cut to [start, stop)."""
+        cut = ((max(start, first), min(stop, behind)) for first, behind in self._pairs)
+        return [pair for pair in cut if pair[0] < pair[1]]
 
     def union(self, other: Ranges) -> Ranges:
         return Ranges([*self._pairs, *other._pairs])
@@ -53,11 +63,3 @@ class Ranges:
             position = max(position, covered_stop)
         missing.append((position, stop))
         return Ranges(missing)
-
-    def cut(self, size: int) -> list[tuple[int, int]]:
-        """Pieces of at most `size` integers each, in order."""
-        return [
-            (start, min(start + size, range_stop))
-            for range_start, range_stop in self._pairs
-            for start in range(range_start, range_stop, size)
-        ]

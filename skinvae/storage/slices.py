@@ -1,4 +1,4 @@
-"""Slice files: the Parquet objects, one per slice of an archive, that scoring writes, and the larger parts they join.
+"""Slice files: the Parquet objects, one per slice of an archive, that jobs write, and the larger parts they join.
 
 A file is created only if absent; one that exists already is checked by its footer and adopted.
 """
@@ -8,22 +8,28 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skinvae.errors import TableError
-from skinvae.records import SCORE_SCHEMA
 from skinvae.storage.filesystem import Location
 
 SLICES_FOLDER = "_slices"
 """Plain Parquet readers ignore names that begin with an underscore; Delta readers go by the log."""
 
+_ROW_GROUP_ROWS, _ROW_GROUP_BYTES = 65_536, 64 << 20
+"""At most, in memory: a reader of one row group holds it whole."""
+
+_TINY_BYTES = 256 << 10
+"""Of rows of one archive: less is not worth a row group of its own."""
+
 Counts = dict[str, int]
 """Rows by status code."""
 
-_SLICE_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]+-\d+-\d+\.parquet")
+_SLICE_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]+-\d+-\d+(-\d+-\d+)?\.parquet")
 _SLICE_KEY, _PROVENANCE_KEY, _PART_KEY = b"skinvae.slice", b"skinvae.provenance", b"skinvae.slices"
 
 
@@ -35,9 +41,12 @@ class SliceId:
     scoring_id: str
     start: int
     stop: int
+    byte_range: tuple[int, int] | None = None
+    """Of a stream, such as a tar: where the members' bytes begin and end, so that a later run goes on from there."""
 
     def __str__(self) -> str:
-        return f"{self.source_id}-{self.scoring_id}-{self.start}-{self.stop}"
+        numbers = (self.start, self.stop, *(self.byte_range or ()))
+        return "-".join((self.source_id, self.scoring_id, *map(str, numbers)))
 
     @property
     def path(self) -> str:
@@ -47,8 +56,11 @@ class SliceId:
     @classmethod
     def parse(cls, text: str) -> SliceId:
         """The inverse of str(). Raises ValueError."""
-        source_id, scoring_id, start, stop = text.split("-")
-        return cls(source_id, scoring_id, int(start), int(stop))
+        source_id, scoring_id, start, stop, *byte_range = text.split("-")
+        if not byte_range:
+            return cls(source_id, scoring_id, int(start), int(stop))
+        first, behind = map(int, byte_range)
+        return cls(source_id, scoring_id, int(start), int(stop), (first, behind))
 
     @classmethod
     def from_path(cls, path: str) -> SliceId:
@@ -71,28 +83,27 @@ class SliceFile:
 
 
 def write_slice(table: Location, slice_id: SliceId, rows: pa.Table, *, provenance: dict[str, str]) -> SliceFile:
-    """Create the slice's file from rows of SCORE_SCHEMA, or adopt the one that is there already."""
+    """Create the slice's file from rows with a `status`, or adopt the one that is there already."""
     counts = count_statuses(rows)
     about = {"slice_id": str(slice_id), "counts": counts}
     metadata = {_SLICE_KEY: json.dumps(about), _PROVENANCE_KEY: json.dumps(provenance)}
-    data = parquet_bytes(rows.replace_schema_metadata(metadata))
+    data = parquet_bytes([(slice_id, rows)], metadata=metadata)
     if (table / slice_id.path).create_bytes(data):
         return SliceFile(slice_id, len(data), rows.num_rows, counts)
-    return adopt_slice(table, slice_id)
+    return adopt_slice(table, slice_id, schema=rows.schema)
 
 
-def adopt_slice(table: Location, slice_id: SliceId) -> SliceFile:
+def adopt_slice(table: Location, slice_id: SliceId, *, schema: pa.Schema) -> SliceFile:
     """What an earlier attempt wrote under this slice's name. Raises TableError if it is not that slice."""
-    data = (table / slice_id.path).read_bytes()
     try:
-        footer = pq.read_metadata(io.BytesIO(data))
+        footer, num_bytes = read_footer(table / slice_id.path)
         about = json.loads((footer.metadata or {})[_SLICE_KEY])
         written_as, counts = about["slice_id"], about["counts"]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise TableError(_foreign_file(table, slice_id.path)) from error
-    if written_as != str(slice_id) or footer.schema.names != SCORE_SCHEMA.names:
+    if written_as != str(slice_id) or footer.schema.to_arrow_schema().names != schema.names:
         raise TableError(_foreign_file(table, slice_id.path))
-    return SliceFile(slice_id, len(data), footer.num_rows, counts)
+    return SliceFile(slice_id, num_bytes, footer.num_rows, counts)
 
 
 def slices_written(table: Location) -> list[SliceId]:
@@ -103,15 +114,17 @@ def slices_written(table: Location) -> list[SliceId]:
 
 def counts_of_part(part: Location) -> dict[SliceId, Counts]:
     """The slices that a top-level file says it holds. Raises TableError if it says nothing."""
-    footer = read_footer(part)
-    if _PART_KEY not in footer:
+    footer, _ = read_footer(part)
+    metadata = footer.metadata or {}
+    if _PART_KEY not in metadata:
         raise TableError(f"'{part}' is in the table, but skinvae did not write it: remove it from the table")
-    return {SliceId.parse(text): counts for text, counts in json.loads(footer[_PART_KEY]).items()}
+    return {SliceId.parse(text): counts for text, counts in json.loads(metadata[_PART_KEY]).items()}
 
 
 def counts_of_slice(file: Location) -> Counts:
     """Rows by status code of a slice file that is in the table, from its footer."""
-    counts: Counts = json.loads(read_footer(file)[_SLICE_KEY])["counts"]
+    footer, _ = read_footer(file)
+    counts: Counts = json.loads(footer.metadata[_SLICE_KEY])["counts"]
     return counts
 
 
@@ -133,25 +146,54 @@ def slice_provenance(rows: pa.Table) -> dict[str, str]:
     return provenance
 
 
-def read_footer(file: Location) -> dict[bytes, bytes]:
-    """Key-value metadata of a Parquet file, by one ranged read of its end (two if the footer is large)."""
+def read_footer(file: Location) -> tuple[pq.FileMetaData, int]:
+    """Footer and size of a Parquet file, by one ranged read of its end (two if the footer is large)."""
     info = file.info()
     if info is None:
         raise TableError(f"'{file}' is in the table, but it is a folder")
-    reader = file.open_range_reader(info.version)
-    tail = reader.read(max(0, reader.size - 65536), reader.size)
+    reader = file.open_range_reader(info)
+    tail = reader.read(max(0, reader.size - 65536), reader.size) if reader.size else b""
     footer_length = int.from_bytes(tail[-8:-4], "little") + 8
-    if footer_length > len(tail):
+    if len(tail) < footer_length <= reader.size:
         tail = reader.read(reader.size - footer_length, reader.size)
-    return dict(pq.read_metadata(pa.BufferReader(tail)).metadata or {})
+    return pq.read_metadata(pa.BufferReader(tail)), reader.size
 
 
-def parquet_bytes(rows: pa.Table) -> bytes:
-    """The rows as one zstd-compressed Parquet file; the columns keep the units and meanings of SCORE_SCHEMA."""
+def parquet_bytes(slices: Sequence[tuple[SliceId, pa.Table]], *, metadata: Mapping[bytes, str]) -> bytes:
+    """The slices' rows as one zstd-compressed Parquet file.
+
+    A row group holds about 64 MB of rows and no more. It begins with a slice unless a slice is larger than that, and
+    with an archive unless that is tiny: so a reader who wants one slice, or one archive, reads little else.
+    """
     buffer = io.BytesIO()
-    schema = SCORE_SCHEMA.with_metadata(rows.schema.metadata)
-    pq.write_table(rows.cast(schema), buffer, compression="zstd", row_group_size=65_536)
+    schema = slices[0][1].schema.with_metadata(metadata)
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        for group in _row_groups(slices):
+            rows = pa.concat_tables([one.replace_schema_metadata(metadata) for one in group])
+            # A slice without images must leave no row group without rows, which not every reader takes.
+            if rows.num_rows:
+                writer.write_table(rows, row_group_size=_rows_per_group(rows))
     return buffer.getvalue()
+
+
+def _row_groups(slices: Sequence[tuple[SliceId, pa.Table]]) -> Iterator[list[pa.Table]]:
+    group: list[pa.Table] = []
+    num_rows = num_bytes = 0
+    last: SliceId | None = None
+    for slice_id, rows in slices:
+        is_full = num_rows + rows.num_rows > _ROW_GROUP_ROWS or num_bytes + rows.nbytes > _ROW_GROUP_BYTES
+        is_another = last is not None and last.source_id != slice_id.source_id and num_bytes > _TINY_BYTES
+        if group and (is_full or is_another):
+            yield group
+            group, num_rows, num_bytes = [], 0, 0
+        group.append(rows)
+        num_rows, num_bytes, last = num_rows + rows.num_rows, num_bytes + rows.nbytes, slice_id
+    yield group
+
+
+def _rows_per_group(rows: pa.Table) -> int:
+    that_fit: int = _ROW_GROUP_BYTES * rows.num_rows // max(1, rows.nbytes)
+    return max(1, min(_ROW_GROUP_ROWS, that_fit))
 
 
 def _foreign_file(table: Location, path: str) -> str:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -29,10 +31,10 @@ def test_a_killed_job_is_completed_by_the_same_command(
     """SIGKILL of the driver after the first commits; the second run has other slice borders, too."""
     out = str(tmp_path / "scores")
     slow = config(slice_size=4, commit_seconds=0.05, num_samples=SLOW_SAMPLES)
-    process = _start_score(archive, model, out, config=slow, ray_address=ray_cluster)
-    wait_for_rows(out, 8, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with _started_score(archive, model, out, config=slow, ray_address=ray_cluster) as process:
+        wait_for_rows(out, 8, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     committed = DeltaTable(out).to_pandas(columns=["image_id", "run_id"])
     assert 0 < len(committed) < len(archive.members())
 
@@ -58,13 +60,13 @@ def test_sigterm_commits_what_is_done_and_exits_with_5(
     ray_cluster: str, model: str, archive: ArchiveFiles, tmp_path: Path
 ) -> None:
     out = str(tmp_path / "scores")
-    # It would take minutes: whatever the machine's speed, the signal comes before the end.
-    slow = config(slice_size=1, commit_seconds=0.05, num_samples=20 * SLOW_SAMPLES)
-    process = _start_score(archive, model, out, config=slow, ray_address=ray_cluster)
-    wait_for_rows(out, 1, process)
-    started = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    # It would take a minute on an idle machine: the signal comes before the end.
+    slow = config(slice_size=1, commit_seconds=0.05, num_samples=5 * SLOW_SAMPLES)
+    with _started_score(archive, model, out, config=slow, ray_address=ray_cluster) as process:
+        wait_for_rows(out, 1, process)
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 5, errors.decode()
     assert time.monotonic() - started < 20
     assert "run the same command to go on" in errors.decode().splitlines()[-1]
@@ -134,11 +136,18 @@ def _score_command(archive: ArchiveFiles, model: str, table: str, *, config: obj
     return skinvae_command("score", archive.zip, "--model", model, "--table", table, config=config)
 
 
-def _start_score(
+@contextmanager
+def _started_score(
     archive: ArchiveFiles, model: str, table: str, *, config: object, ray_address: str
-) -> subprocess.Popen[bytes]:
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, running; a test that fails leaves none behind on the Ray that all tests share."""
     command = _score_command(archive, model, table, config=config)
-    return subprocess.Popen(command, env=command_environment(ray_address), stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, env=command_environment(ray_address), stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def wait_for_rows(table: str, count: int, process: subprocess.Popen[bytes]) -> None:

@@ -193,5 +193,8 @@ def test_wrong_inputs_end_with_one_sentence(model: str, archive: ArchiveFiles, t
         score([archive.zip, archive.zip], model=model, table=table, config=config())
     with pytest.raises(BundleError, match="no model bundle at"):
         score([archive.zip], model=str(tmp_path / "none"), table=table, config=config())
-    with pytest.raises(InputError, match="no archive that skinvae reads"):
+    with pytest.raises(InputError, match=r"GroundTruth\.csv is no manifest: none of its columns"):
         score([archive.labels], model=model, table=table, config=config())
+    (tmp_path / "paper.pdf").write_bytes(b"%PDF-1.7")
+    with pytest.raises(InputError, match="no archive that skinvae reads"):
+        score([f"{tmp_path}/paper.pdf"], model=model, table=table, config=config())

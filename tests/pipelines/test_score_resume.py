@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -13,7 +14,7 @@ from deltalake import DeltaTable
 
 from skinvae.config import build_config
 from skinvae.errors import BundleError, InputError, UsageError
-from skinvae.pipelines import score as score_module
+from skinvae.pipelines import completing
 from skinvae.pipelines.score import score
 from skinvae.storage.compaction import plan_parts, write_part
 from skinvae.storage.filesystem import Location
@@ -54,19 +55,19 @@ def test_a_driver_that_was_overtaken_and_outlived_completes_the_table(
 ) -> None:
     """While we score, another driver with other borders commits the middle, writes the rest and dies."""
     out = str(tmp_path / "scores")
-    really_score_slices = score_module._score_slices
+    really_decoded = completing._decoded
     rounds = []
 
-    def overtaken(*arguments: object, **keywords: object) -> None:
+    def overtaken(*arguments: Any) -> Any:
         if not rounds:
             other = OtherDriver(table, out)
             other.commit(other.write(15, 45))
             other.write(0, 15)
             other.write(45, 108)
         rounds.append(1)
-        really_score_slices(*arguments, **keywords)  # type: ignore[arg-type]
+        return really_decoded(*arguments)
 
-    monkeypatch.setattr(score_module, "_score_slices", overtaken)
+    monkeypatch.setattr(completing, "_decoded", overtaken)
     summary = score([archive.zip], model=model, table=out, config=config(slice_size=40))
     assert_complete(out, archive)
     assert summary.num_adopted + summary.num_images < len(archive.members()), "the middle is the other driver's"

@@ -10,6 +10,7 @@ _IMAGE_SUFFIXES = frozenset(
     # Not decoded, but images all the same: each becomes a row with a reason instead of vanishing.
     | {"gif", "heic", "heif", "avif", "jp2"}
 )
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".tzst", ".gz", ".bz2", ".zst", ".parquet")
 _SEPARATOR = re.compile(r"[/\\]")  # some Windows tools write '\\' against APPNOTE.TXT 4.4.17.1
 
 _SIGNATURES = (
@@ -45,6 +46,11 @@ def candidacy(name: str) -> Candidacy:
     if not suffix:
         return Candidacy.BY_CONTENT
     return Candidacy.IMAGE if suffix in _IMAGE_SUFFIXES else Candidacy.SKIPPED
+
+
+def names_an_archive(name: str) -> bool:
+    """Whether the name is that of an archive, whose images a folder or list does not look into."""
+    return name.lower().endswith(_ARCHIVE_SUFFIXES)
 
 
 def image_id(name: str) -> str:

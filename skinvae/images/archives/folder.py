@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from skinvae.errors import SourceChanged
-from skinvae.images.archives.base import Member, ObjectEntry, ObjectListing, Part, RawMember, check_ranges
+from skinvae.images.archives.base import (
+    Member,
+    Missing,
+    ObjectEntry,
+    ObjectListing,
+    Part,
+    RawMember,
+    SliceEnd,
+    cut_ranges,
+    storable,
+)
 from skinvae.images.archives.candidates import Candidacy, candidacy, image_format
 from skinvae.records import Status
 
@@ -39,18 +49,19 @@ class FolderArchive:
     def members(self) -> Iterator[Member]:
         return (_member(index, entry) for index, entry in enumerate(self._entries))
 
-    def parts(self, ranges: Sequence[tuple[int, int]]) -> list[Part]:
-        check_ranges(ranges, num_members=self.num_members)
-        return [FolderPart(start=start, stop=stop, entries=tuple(self._entries[start:stop])) for start, stop in ranges]
+    def parts(self, missing: Missing, *, slice_size: int) -> list[Part]:
+        slices = cut_ranges(missing, slice_size=slice_size, num_members=self.num_members)
+        return [FolderPart(start=start, stop=stop, entries=tuple(self._entries[start:stop])) for start, stop in slices]
 
-    def read(self, part: Part, *, wanted: Callable[[Member], bool] | None = None) -> Iterator[RawMember]:
+    def read(self, part: Part, *, wanted: Callable[[Member], bool] | None = None) -> Iterator[RawMember | SliceEnd]:
         assert isinstance(part, FolderPart)
         chosen = []
         for index, entry in enumerate(part.entries, start=part.start):
             member = _member(index, entry)
             if candidacy(entry.name) is not Candidacy.SKIPPED and (wanted is None or wanted(member)):
                 chosen.append((member, entry))
-        return self._fetch(chosen)
+        yield from self._fetch(chosen)
+        yield SliceEnd(part.start, part.start + len(part.entries))
 
     def _fetch(self, chosen: list[tuple[Member, ObjectEntry]]) -> Iterator[RawMember]:
         remaining = iter(chosen)
@@ -91,5 +102,4 @@ class FolderArchive:
 
 
 def _member(index: int, entry: ObjectEntry) -> Member:
-    """A file name that is no UTF-8 carries lone surrogates, which no table can store: they become '?'."""
-    return Member(index, entry.name.encode("utf-8", "replace").decode("utf-8"), entry.num_bytes)
+    return Member(index, storable(entry.name), entry.num_bytes)

@@ -11,33 +11,16 @@ import zipfile
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from skinvae.images.archives import Archive, Member, RawMember, archive_of_part, open_archive
+from skinvae.images.archives import Member, archive_of_part, open_archive
+from skinvae.images.archives.candidates import image_format
 from skinvae.images.archives.coalesce import MAX_READ_BYTES
 from skinvae.records import Status
+from tests.unit.images.readers import BytesReader, members_of, parts_of, read_all
 
 MAX_BYTES = 64 << 20
-
-
-class BytesReader:
-    """Random access to bytes in memory, counting what it was asked for."""
-
-    def __init__(self, data: bytes) -> None:
-        self.uri = "memory.zip"
-        self.data = data
-        self.size = len(data)
-        self.reads: list[tuple[int, int]] = []
-
-    def read(self, start: int, stop: int) -> bytes:
-        assert 0 <= start < stop <= self.size
-        self.reads.append((start, stop))
-        return self.data[start:stop]
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(stop - start for start, stop in self.reads)
 
 
 def make_zip(members: dict[str, bytes], *, method: int = zipfile.ZIP_STORED, comment: bytes = b"") -> bytes:
@@ -47,14 +30,6 @@ def make_zip(members: dict[str, bytes], *, method: int = zipfile.ZIP_STORED, com
             archive.writestr(name, data)
         archive.comment = comment
     return stream.getvalue()
-
-
-def slices(num_members: int, *, size: int) -> list[tuple[int, int]]:
-    return [(start, min(start + size, num_members)) for start in range(0, num_members, size)]
-
-
-def read_all(archive: Archive, *, size: int = 1000) -> list[RawMember]:
-    return [raw for part in archive.parts(slices(archive.num_members, size=size)) for raw in archive.read(part)]
 
 
 def many_members(count: int) -> bytes:
@@ -92,13 +67,14 @@ def zips(draw: st.DrawFn) -> bytes:
 @settings(max_examples=150, deadline=None)
 @given(data=zips(), size=st.integers(1, 13))
 def test_any_slicing_gives_the_members_that_zipfile_sees(data: bytes, size: int) -> None:
+    assume(image_format(data) is None)  # the bytes in front may happen to begin like an image
     with zipfile.ZipFile(io.BytesIO(data)) as reference:
         expected = [(info.filename, reference.read(info)) for info in reference.infolist()]
     reader = BytesReader(data)
     archive = open_archive(reader, max_bytes=MAX_BYTES)
     assert [member.name for member in archive.members()] == [name for name, _ in expected]
-    parts = pickle.loads(pickle.dumps(archive.parts(slices(archive.num_members, size=size))))
-    read = [raw for part in parts for raw in archive_of_part(part, reader, max_bytes=MAX_BYTES).read(part)]
+    parts = pickle.loads(pickle.dumps(parts_of(archive, slice_size=size)))
+    read = [raw for part in parts for raw in members_of(archive_of_part(part, reader, max_bytes=MAX_BYTES), part)]
     assert [(raw.name, raw.data) for raw in read] == expected
     assert [raw.index for raw in read] == list(range(len(expected)))
     assert {raw.status for raw in read} <= {Status.OK}
@@ -163,10 +139,10 @@ def test_many_small_members_are_read_in_one_request_and_every_byte_once() -> Non
     data = make_zip(members)
     reader = BytesReader(data)
     archive = open_archive(reader, max_bytes=MAX_BYTES)
-    parts = archive.parts([(0, 500), (500, 1000)])
+    parts = parts_of(archive, slice_size=500)
     reader.reads.clear()
     for part in parts:
-        assert len(list(archive.read(part))) == 500
+        assert len(members_of(archive, part)) == 500
     assert len(reader.reads) == 4  # for each part its piece of the directory, and its members
     assert reader.num_bytes <= 1.05 * len(data)
 
@@ -175,10 +151,10 @@ def test_reads_stay_small_and_unwanted_members_are_not_fetched() -> None:
     members = {f"{index}.jpg": bytes(1 << 20) for index in range(40)} | {"huge.jpg": bytes(2 * MAX_READ_BYTES)}
     reader = BytesReader(make_zip(members))
     archive = open_archive(reader, max_bytes=MAX_BYTES)
-    (part,) = archive.parts([(0, 41)])
+    (part,) = parts_of(archive, [(0, 41)])
 
     reader.reads.clear()
-    assert sum(raw.status is Status.OK for raw in archive.read(part)) == 41
+    assert sum(raw.status is Status.OK for raw in members_of(archive, part)) == 41
     assert len(reader.reads) == 5  # directory, 15 + 15 + 10 members, the huge one
     assert max(stop - start for start, stop in reader.reads[:-1]) <= MAX_READ_BYTES
 
@@ -186,7 +162,7 @@ def test_reads_stay_small_and_unwanted_members_are_not_fetched() -> None:
         return member.index in (3, 30)
 
     reader.reads.clear()
-    assert [raw.index for raw in archive.read(part, wanted=wanted)] == [3, 30]
+    assert [raw.index for raw in members_of(archive, part, wanted=wanted)] == [3, 30]
     assert reader.num_bytes < 1.01 * (2 << 20) + part.stop * 200
 
 
@@ -199,9 +175,9 @@ def test_long_local_extra_fields_cost_one_more_read() -> None:
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(directory), len(local), 0)
     reader = BytesReader(local + directory + end)
     archive = open_archive(reader, max_bytes=MAX_BYTES)
-    (part,) = archive.parts([(0, 1)])
+    (part,) = parts_of(archive, [(0, 1)])
     reader.reads.clear()
-    assert [raw.data for raw in archive.read(part)] == [data]
+    assert [raw.data for raw in members_of(archive, part)] == [data]
     assert len(reader.reads) == 3
 
 
@@ -209,8 +185,8 @@ def test_long_local_extra_fields_cost_one_more_read() -> None:
 def test_more_members_than_the_end_record_can_count(count: int) -> None:
     archive = open_archive(BytesReader(many_members(count)), max_bytes=MAX_BYTES)
     assert archive.num_members == count
-    last = archive.parts(slices(count, size=1000))[-1]
-    assert [raw.index for raw in archive.read(last)] == list(range(last.start, count))
+    last = parts_of(archive)[-1]
+    assert [raw.index for raw in members_of(archive, last)] == list(range(last.start, count))
 
 
 def test_zip64_with_70_000_members_as_zipfile_writes_it() -> None:
@@ -220,14 +196,14 @@ def test_zip64_with_70_000_members_as_zipfile_writes_it() -> None:
             writer.writestr(zipfile.ZipInfo(f"{index}.jpg"), b"")
     archive = open_archive(BytesReader(stream.getvalue()), max_bytes=MAX_BYTES)
     assert archive.num_members == 70_000
-    (part,) = archive.parts([(69_990, 70_000)])
-    assert [raw.name for raw in archive.read(part)] == [f"{index}.jpg" for index in range(69_990, 70_000)]
+    (part,) = parts_of(archive, [(69_990, 70_000)])
+    assert [raw.name for raw in members_of(archive, part)] == [f"{index}.jpg" for index in range(69_990, 70_000)]
 
 
 def test_planning_holds_no_entries() -> None:
     archive = open_archive(BytesReader(many_members(100_000)), max_bytes=MAX_BYTES)
     tracemalloc.start()
-    parts = archive.parts(slices(archive.num_members, size=1000))
+    parts = parts_of(archive)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(parts) == 100
@@ -237,6 +213,6 @@ def test_planning_holds_no_entries() -> None:
 
 def test_an_abandoned_read_ends_its_thread() -> None:
     archive = open_archive(BytesReader(make_zip({f"{i}.jpg": bytes(9) for i in range(9)})), max_bytes=MAX_BYTES)
-    reading = archive.read(archive.parts([(0, 9)])[0])
+    reading = archive.read(parts_of(archive, [(0, 9)])[0])
     next(iter(reading))
     reading.close()  # type: ignore[attr-defined]

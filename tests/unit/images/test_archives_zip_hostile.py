@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from skinvae.errors import ArchiveError
 from skinvae.images.archives import RawMember, open_archive
 from skinvae.records import Status
-from tests.unit.images.test_archives_zip import BytesReader, make_zip, read_all
+from tests.unit.images.readers import BytesReader, read_all
+from tests.unit.images.test_archives_zip import make_zip
 
 MAX_BYTES = 1 << 20
 CENTRAL = b"PK\1\2"

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
+import time
 import zlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import simplejpeg
 import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from skinvae.images.decode import Decoded, DecodeSettings, decode
+from skinvae.images.decode import PREPROCESSING_VERSION, Decoded, DecodeSettings, decode
 from skinvae.records import Status
 
 SETTINGS = DecodeSettings()
-FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP"]
+FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"]
 LOSSLESS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 100, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},
@@ -33,7 +36,7 @@ def encode(image: Image.Image, format_: str, **options: Any) -> bytes:
 
 def pixels_of(data: bytes, *, size: int = 8) -> npt.NDArray[np.int16]:
     decoded = decode(data, size=size, settings=SETTINGS)
-    assert decoded.error is None, decoded
+    assert decoded.status is Status.OK, decoded
     assert decoded.pixels is not None
     assert decoded.pixels.shape == (size, size, 3)
     assert decoded.pixels.dtype == np.uint8
@@ -65,6 +68,7 @@ MODES = {
     "BMP": ["1", "L", "P", "RGBA"],
     "TIFF": ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"],
     "WEBP": ["L", "P", "RGBA"],
+    "GIF": ["1", "L", "P", "RGBA"],
 }
 
 
@@ -161,13 +165,96 @@ def test_damaged_exif_costs_nothing() -> None:
     assert decode(data, size=8, settings=SETTINGS).status is Status.OK
 
 
-def test_only_the_first_frame_counts() -> None:
-    first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
-    for format_ in ("PNG", "WEBP", "TIFF"):
-        data = encode(first, format_, save_all=True, append_images=[second])
-        assert pixels_of(data)[0, 0].tolist() == [255, 0, 0]
-    data = encode(first, "MPO", save_all=True, append_images=[second])
+@pytest.mark.parametrize("format_", ["PNG", "WEBP", "TIFF", "GIF", "MPO"])
+@pytest.mark.parametrize("num_frames", [1, 2, 12])
+def test_only_the_first_frame_counts_and_the_others_are_noted(format_: str, num_frames: int) -> None:
+    first, *others = (Image.new("RGB", (8, 8), (255 - 20 * n, 0, 20 * n)) for n in range(num_frames))
+    data = encode(first, format_, **({"save_all": True, "append_images": others} if others else {}))
+    decoded = decode(data, size=8, settings=SETTINGS)
+    assert (decoded.status, decoded.error) == (Status.OK, f"first of {num_frames} frames" if others else None)
     assert np.abs(pixels_of(data)[0, 0] - (255, 0, 0)).max() <= 2
+
+
+def test_counting_frames_ends() -> None:
+    """A hostile file has millions of frames of a few bytes: Pillow's own count takes minutes."""
+    gif = encode(Image.new("P", (8, 8)), "GIF")
+    frame = b"," + struct.pack("<4HB", 0, 0, 1, 1, 0) + b"\2\1\0\0"
+    started = time.perf_counter()
+    decoded = decode(gif[:-1] + frame * 1_000_000 + b";", size=8, settings=SETTINGS)
+    assert (decoded.status, decoded.error) == (Status.OK, "first of more than 1000 frames")
+    assert time.perf_counter() - started < 5
+
+
+def test_damage_behind_the_first_frame_does_not_concern_it() -> None:
+    pages = [Image.new("RGB", (8, 8), "red")] * 3
+    data = bytearray(encode(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    data[-20:] = b"\xff" * 20
+    assert pixels_of(bytes(data))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_gif_that_fills_part_of_its_screen_shows_its_background_as_white() -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.paste(0, (0, 0, 4, 8))
+    pixels = pixels_of(encode(image, "GIF", transparency=0, optimize=False))
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[0, 7].tolist() == [10, 20, 30]
+
+
+INKS = [(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (0, 0, 0, 255), (100, 50, 200, 60)]
+
+
+@pytest.mark.parametrize("inks", INKS)
+@pytest.mark.parametrize("format_", ["JPEG", "TIFF"])
+def test_cmyk_is_what_the_inks_leave(inks: tuple[int, int, int, int], format_: str) -> None:
+    expected = [(255 - ink) * (255 - inks[3]) / 255 for ink in inks[:3]]
+    pixels = pixels_of(encode(Image.new("CMYK", (16, 16), inks), format_))
+    assert np.abs(pixels[4, 4] - expected).max() <= (3 if format_ == "JPEG" else 1)
+
+
+def test_adobes_cmyk_jpegs_store_light_and_not_ink() -> None:
+    """By libjpeg itself, without Pillow's view of it: white paper is stored as 255 in all four."""
+    data = encode(Image.new("CMYK", (16, 16), (0, 0, 0, 0)), "JPEG")
+    assert b"Adobe" in data[:200]
+    assert simplejpeg.decode_jpeg(data, "CMYK").min() >= 254
+    assert pixels_of(data).min() >= 253
+
+
+def test_ycck_is_ycc_of_the_inverted_inks() -> None:
+    """The transform flag of Adobe's marker (byte 11) says YCCK; ITU-R BT.601 then gives inverted C, M and Y."""
+    stored = (150, 100, 180, 230)
+    data = bytearray(encode(Image.new("CMYK", (16, 16), tuple(255 - value for value in stored)), "JPEG"))
+    data[data.index(b"Adobe") + 11] = 2
+    y, cb, cr, k = stored
+    light = [y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128), y + 1.772 * (cb - 128)]
+    # libjpeg turns YCC to RGB and takes 255 minus that for C, M and Y, which Pillow inverts as it does all CMYK.
+    expected = [(255 - value) * k / 255 for value in light]
+    assert np.abs(pixels_of(bytes(data))[4, 4] - expected).max() <= 4
+
+
+def test_16_bit_rgb_and_alpha_by_hand() -> None:
+    red_half = struct.pack(">4H", 0xFFFF, 0x8000, 0x0100, 0x8080)  # alpha 0x80 of 0xff over white
+    pixels = pixels_of(png_chunks(4, 4, depth=16, colour_type=6, raw=(b"\0" + red_half * 4) * 4))
+    expected = [255 - (255 - value) * 0x80 / 255 for value in (0xFF, 0x80, 0x01)]
+    assert np.abs(pixels[0, 0] - expected).max() <= 1
+
+
+def test_strips_join_without_a_seam() -> None:
+    """Conversion goes in strips of a megapixel; the image is larger than one, alpha and palette included."""
+    gradient = Image.linear_gradient("L").resize((1500, 1600))
+    for image in (gradient.convert("RGBA"), gradient.quantize(256), gradient.convert("LA")):
+        expected = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)).astype(np.int16)
+        assert np.abs(pixels_of(encode(image, "PNG"), size=64) - expected).max() <= 1
+
+
+def test_the_policy_is_the_one_that_scores_name() -> None:
+    """A change of any pixel needs another PREPROCESSING_VERSION: models were trained on this one's."""
+    noise = np.random.default_rng(11).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    digest = hashlib.sha256()
+    for format_ in ("PNG", "BMP", "TIFF"):
+        digest.update(pixels_of(encode(Image.fromarray(noise), format_), size=32).astype(np.uint8).tobytes())
+    assert PREPROCESSING_VERSION == "1"
+    assert digest.hexdigest() == "8559987c4381d298d97a40d18091c182ce991f0a3386b00f800efd7e65ee3a88"
 
 
 def test_the_aspect_ratio_is_not_kept() -> None:
@@ -209,8 +296,11 @@ def test_a_prepared_square_comes_back_bit_for_bit() -> None:
 
 
 def test_settings_are_checked_at_birth() -> None:
-    assert DecodeSettings() == DecodeSettings(max_pixels=64_000_000, max_side=16_384, max_bytes=64 << 20, strict=True)
-    for bad in ({"max_pixels": 0}, {"max_pixels": 10**9}, {"max_side": 0}, {"max_bytes": 0}, {"maxpixels": 5}):
+    assert DecodeSettings() == DecodeSettings(
+        max_pixels=64_000_000, max_side=16_384, max_bytes=64 << 20, max_seconds=20.0, strict=True
+    )
+    zeros = ({"max_pixels": 0}, {"max_side": 0}, {"max_bytes": 0}, {"max_seconds": 0})
+    for bad in (*zeros, {"max_pixels": 10**9}, {"maxpixels": 5}):
         with pytest.raises(ValidationError):
             DecodeSettings(**bad)
 

@@ -35,7 +35,8 @@ def decoded(data: bytes, *, limits: DecodeSettings = SETTINGS) -> Decoded:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = decode(data, size=16, settings=limits)
-    assert (result.pixels is not None) == (result.status is Status.OK) == (result.error is None)
+    assert (result.pixels is not None) == (result.status is Status.OK)
+    assert result.status is Status.OK or result.error
     assert result.error is None or (result.error.strip() and "\n" not in result.error and len(result.error) <= 200)
     return result
 
@@ -127,6 +128,34 @@ def test_strict_refuses_what_libjpeg_conceals() -> None:
     assert decoded(broken, limits=DecodeSettings(strict=False)).status is Status.OK
 
 
+def test_strict_refuses_a_png_whose_picture_does_not_match_its_checksum() -> None:
+    data = noise("PNG")
+    position = data.index(b"IDAT") + 200
+    broken = data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+    result = decoded(broken)
+    assert (result.status, result.error) == (Status.UNDECODABLE, "the checksum of its chunk 'IDAT' is wrong")
+    assert decoded(data[:-12]).status is Status.TRUNCATED
+    assert decoded(data[:-12], limits=DecodeSettings(strict=False)).status is Status.OK
+    assert decoded(data + b"behind its end").status is Status.OK
+
+
+def test_damage_of_a_png_does_not_pass_for_metadata() -> None:
+    """Pillow looks for EXIF by loading the whole PNG: an error there is one of the picture."""
+    data = png_chunks(4, 4, depth=8, colour_type=2, raw=b"\x09" * 52)  # a row filter that does not exist
+    assert decoded(data).status is Status.UNDECODABLE
+
+
+def test_a_webp_of_more_pixels_than_its_decoder_has_memory_for() -> None:
+    for side in (4_500, 16_383):
+        result = decoded(huge("WEBP", width=side, height=side))
+        assert (result.status, result.width) == (Status.TOO_LARGE, side)
+    extended = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff" * 6
+    assert decoded(extended).width == 1 << 24
+    lossy = encode(Image.new("RGB", (70, 50)), "WEBP", lossless=False)
+    at = lossy.index(b"\x9d\x01\x2a") + 3
+    assert decoded(lossy[:at] + b"\xff\x3f\xff\x3f" + lossy[at + 4 :]).width == 16_383
+
+
 @pytest.mark.parametrize(("num_flips", "at_most"), [(1, 220), (40, 4)])
 def test_flipped_bits_that_strict_decoding_lets_pass(num_flips: int, at_most: int) -> None:
     """JPEG has no checksum: of 400 noise files each, 185 pass with one flipped bit and none with 40 (measured)."""
@@ -150,7 +179,9 @@ def test_flipped_bits_that_strict_decoding_lets_pass(num_flips: int, at_most: in
         (b"\xff\xd8\xff" + b"garbage" * 50 + b"\xff\xd9", Status.UNDECODABLE),
         (b"\x89PNG\r\n\x1a\n" + b"garbage" * 50 + b"IEND", Status.UNDECODABLE),
         (b"II*\0" + b"garbage" * 50, Status.UNDECODABLE),
-        (b"GIF89a" + bytes(50), Status.UNSUPPORTED_FORMAT),
+        (b"GIF89a" + bytes(50), Status.TRUNCATED),
+        (b"GIF89a" + bytes(50) + b";", Status.UNDECODABLE),
+        (b"\xff\x4f\xff\x51" + bytes(50), Status.UNSUPPORTED_FORMAT),
         (b"\0\0\0\x18ftypheic" + bytes(50), Status.UNSUPPORTED_FORMAT),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from skinvae.images.decode import DecodeSettings
 from skinvae.model.scorer import ScoringSettings
 from skinvae.model.vae import ModelSettings
-from skinvae.pipelines.stages import PValues
+from skinvae.pipelines.scoring_stages import PValues
 from skinvae.records import SCORES
 from skinvae.storage.bundle import BundleConfig, ModelBundle
 

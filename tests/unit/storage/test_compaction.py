@@ -26,7 +26,8 @@ from skinvae.storage.compaction import (
     write_part,
 )
 from skinvae.storage.filesystem import Location
-from skinvae.storage.score_table import LiveFile, ScoreTable, add_action, remove_action
+from skinvae.storage.score_table import ScoreTable
+from skinvae.storage.slice_table import LiveFile, add_action, remove_action
 from skinvae.storage.slices import SliceId
 from tests.unit.storage.rows import PROVENANCE, commit, members, slice_id, write
 
@@ -199,10 +200,10 @@ def test_a_crashed_driver_s_part_is_deleted_once_one_of_its_slices_went_into_ano
 
 def test_cleaning_touches_no_file_of_other_names(table: ScoreTable) -> None:
     compact(table)
-    for name in ("notes.parquet", "scores-old.parquet", "README.md"):
+    for name in ("notes.parquet", "part-old.parquet", "README.md"):
         Path(table.location.uri, name).write_bytes(b"mine")
     assert delete_lost_parts(table) == []
-    assert {"notes.parquet", "scores-old.parquet"} < top_level_files(table.location)
+    assert {"notes.parquet", "part-old.parquet"} < top_level_files(table.location)
 
 
 def test_cleaning_at_once_from_many_drivers_fails_none(table: ScoreTable) -> None:
@@ -235,7 +236,7 @@ def swap_as_a_driver_that_is_killed_after_its_commit(table: ScoreTable) -> None:
 
 def test_parts_are_planned_in_reading_order_and_to_size() -> None:
     ids = [slice_id(s, s + 10, source=source, scoring=scoring) for scoring in "dc" for source in "ba" for s in (90, 5)]
-    files = [LiveFile(one.path, 100, 10) for one in ids] + [LiveFile("scores-x.parquet", 100, 10)]
+    files = [LiveFile(one.path, 100, 10) for one in ids] + [LiveFile("part-x.parquet", 100, 10)]
     parts = plan_parts(files, part_bytes=250)
     assert [len(part.slices) for part in parts] == [2, 2, 2, 2]
     planned = [one for part in parts for one in part.slice_ids]

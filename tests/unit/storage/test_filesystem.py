@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +18,11 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from fsspec.implementations.local import LocalFileSystem
 from s3fs.errors import translate_boto_error
 
-from skinvae.errors import InputError, SourceChanged, UsageError
+from skinvae.errors import ArchiveError, InputError, SourceChanged, UsageError
 from skinvae.storage.filesystem import Location, StorageSettings
+from skinvae.storage.versions import ObjectInfo
+
+ROOT = Path(__file__).parents[3]
 
 
 def at(path: Path | str) -> Location:
@@ -168,7 +173,12 @@ def test_a_failed_write_is_an_input_error_and_leaves_the_old_file_and_no_other(
 
 def test_a_name_too_long_or_below_a_file_is_an_input_error(tmp_path: Path) -> None:
     long = at(tmp_path / ("x" * 300))
-    for access in (long.read_bytes, long.info, lambda: long.write_bytes(b""), lambda: long.open_range_reader("1-1")):
+    for access in (
+        long.read_bytes,
+        long.info,
+        lambda: long.write_bytes(b""),
+        lambda: long.open_range_reader(ObjectInfo(1, "1-1")),
+    ):
         with pytest.raises(InputError, match="File name too long; check the disk and the path"):
             access()
     (tmp_path / "file").touch()
@@ -181,7 +191,7 @@ def test_a_range_reader_reads_what_it_is_asked_for(tmp_path: Path) -> None:
     target.write_bytes(data)
     info = target.info()
     assert info is not None
-    reader = target.open_range_reader(info.version)
+    reader = target.open_range_reader(info)
     assert reader.size == info.num_bytes == len(data)
     for start, stop in [(0, 1), (0, len(data)), (100, 300), (len(data) - 5, len(data)), (7, 7)]:
         assert reader.read(start, stop) == data[start:stop]
@@ -196,7 +206,7 @@ def test_a_replaced_or_touched_file_is_another_version(tmp_path: Path) -> None:
     assert info is not None
     at(path).write_bytes(b"9876543210")
     with pytest.raises(SourceChanged, match=r"file' was replaced"):
-        at(path).open_range_reader(info.version)
+        at(path).open_range_reader(info)
 
 
 def overwrite_in_place(path: Path) -> None:
@@ -220,7 +230,7 @@ def test_an_open_reader_notices_every_change(tmp_path: Path, change: Callable[[P
     os.utime(path, ns=(1, 1))  # long ago, so that no change falls into the same tick of the clock
     info = at(path).info()
     assert info is not None
-    reader = at(path).open_range_reader(info.version)
+    reader = at(path).open_range_reader(info)
     assert reader.read(0, 3) == b"old"
     change(path)
     for start in (0, 150_000):
@@ -230,13 +240,75 @@ def test_an_open_reader_notices_every_change(tmp_path: Path, change: Callable[[P
             reader.read(start, start + 3)
 
 
+def test_readers_hold_no_files_open(tmp_path: Path) -> None:
+    """A driver has one for each of thousands of archives."""
+    target = at(tmp_path / "file")
+    target.write_bytes(b"0123456789")
+    info = target.info()
+    assert info is not None
+    before = len(os.listdir("/dev/fd"))
+    readers = [target.open_range_reader(info) for _ in range(30)]
+    assert {reader.read(2, 5) for reader in readers} == {b"234"}
+    assert len(os.listdir("/dev/fd")) == before
+
+
+READ_FIFO = """
+import sys
+from skinvae.storage.filesystem import Location
+from skinvae.storage.versions import ObjectInfo
+fifo = Location.parse(sys.argv[1])
+info = fifo.info()
+print(fifo.read_head(9), fifo.read_version(info.version), fifo.open_range_reader(info).read(0, 0))
+"""
+
+
+def test_a_fifo_reads_as_empty_and_nobody_waits_for_its_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    command = [sys.executable, "-c", READ_FIFO, str(tmp_path / "a.jpg")]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert said.stdout == "b'' b'' b''\n", said.stderr
+    # Nor for what a writer has not written yet.
+    writer = os.open(tmp_path / "a.jpg", os.O_RDWR)
+    assert at(tmp_path / "a.jpg").read_head(9) == b""
+    os.close(writer)
+
+
+def test_a_device_named_as_an_image_is_empty(tmp_path: Path) -> None:
+    """It would never end."""
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    assert at(tmp_path / "zero.jpg").read_head(9) == b""
+
+
+@pytest.mark.parametrize(
+    "uri", ["/etc/shadow", "~/.aws/credentials", "~", "file:///etc/shadow", "file://x", "S3://b/k"]
+)
+def test_a_list_on_s3_names_no_files_of_the_workers(uri: str) -> None:
+    message = rf"^s3://bucket/lists/a\.txt names '{uri}', but a list on S3 may name only s3:// and relative URIs\.$"
+    with pytest.raises(ArchiveError, match=message):
+        at("s3://bucket/lists/a.txt").resolve(uri)
+
+
+def test_what_lists_may_name(tmp_path: Path) -> None:
+    remote, local = at("s3://bucket/lists/a.txt"), at(tmp_path / "a.txt")
+    for uri, meant in (
+        ("s3://other/x.jpg", "s3://other/x.jpg"),
+        ("x.jpg", "s3://bucket/lists/x.jpg"),
+        ("../../../etc/shadow", "s3://bucket/etc/shadow"),
+        ("file:/etc/shadow", "s3://bucket/lists/file:/etc/shadow"),
+    ):
+        assert remote.resolve(uri).uri == meant
+    assert local.resolve("s3://other/x.jpg").uri == "s3://other/x.jpg"
+    assert local.resolve("/etc/hosts").uri == local.resolve("file:///etc/hosts").uri == "/etc/hosts"
+    assert local.resolve("x.jpg").uri == f"{tmp_path}/x.jpg"
+
+
 def test_what_is_not_there_is_an_input_error_that_names_it(tmp_path: Path) -> None:
     gone = at(tmp_path / "gone")
     for access in (gone.read_bytes, gone.info):
         with pytest.raises(InputError, match=rf"'{gone}'.* does not exist; check the path"):
             access()
     with pytest.raises(SourceChanged, match=rf"'{gone}' is gone; run the command again"):
-        gone.open_range_reader("1-1")
+        gone.open_range_reader(ObjectInfo(1, "1-1"))
     assert not gone.exists()
     gone.delete()
     assert gone.list_objects() == []
@@ -245,7 +317,7 @@ def test_what_is_not_there_is_an_input_error_that_names_it(tmp_path: Path) -> No
 def test_a_folder_is_no_object_to_read(tmp_path: Path) -> None:
     assert at(tmp_path).info() is None
     with pytest.raises(InputError, match="a file was expected where a folder is"):
-        at(tmp_path).open_range_reader("1-1")
+        at(tmp_path).open_range_reader(ObjectInfo(1, "1-1"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -278,7 +350,6 @@ READS: dict[str, Callable[[Location], object]] = {
     "read": Location.read_bytes,
     "look up": Location.info,
     "list": Location.list_objects,
-    "open": lambda location: location.open_range_reader("1-1"),
 }
 WRITES: dict[str, Callable[[Location], object]] = {
     "write": lambda location: location.write_bytes(b""),
@@ -330,7 +401,7 @@ def test_what_s3_answers_is_one_sentence(action: str, code: str, text: str) -> N
 def test_a_refused_condition_means_that_another_writer_was_faster(code: str, created: bool) -> None:
     assert failing_at("s3://bucket/key", s3_error(code, "no")).create_bytes(b"") is created
     with pytest.raises(SourceChanged):
-        failing_at("s3://bucket/key", s3_error(code, "no")).open_range_reader("etag")
+        failing_at("s3://bucket/key", s3_error(code, "no")).open_range_reader(ObjectInfo(1, "etag")).read(0, 1)
 
 
 def test_our_own_errors_and_silent_ones_pass_as_they_are() -> None:

@@ -62,20 +62,12 @@ def test_intersects_if_and_only_if_an_integer_is_shared(spans: list[tuple[int, i
 
 
 @settings(deadline=None)
-@given(spans=pair_lists, size=st.integers(1, 12))
-def test_cut_partitions_the_set_into_pieces_of_at_most_the_size(spans: list[tuple[int, int]], size: int) -> None:
-    pieces = Ranges(spans).cut(size)
-    assert [i for start, stop in pieces for i in range(start, stop)] == sorted(union_of(spans))
-    assert all(0 < stop - start <= size for start, stop in pieces)
+@given(spans=pair_lists, span=pairs)
+def test_within_is_what_a_span_holds_of_the_set(spans: list[tuple[int, int]], span: tuple[int, int]) -> None:
+    inside = Ranges(spans).within(*span)
+    assert [i for start, stop in inside for i in range(start, stop)] == sorted(set(range(*span)) & union_of(spans))
 
 
-@settings(deadline=None)
-@given(spans=pair_lists, first=st.integers(1, 12), then=st.integers(1, 12), done=st.integers(0, 9))
-def test_resuming_with_another_slice_size_does_the_rest_exactly_once(
-    spans: list[tuple[int, int]], first: int, then: int, done: int
-) -> None:
-    before = Ranges(spans).gaps(0, 30).cut(first)[:done]
-    covered = Ranges(spans).union(Ranges(before))
-    rest = covered.gaps(0, 30).cut(then)
-    work = [i for start, stop in before + rest for i in range(start, stop)]
-    assert sorted(work) == sorted(set(range(30)) - union_of(spans))
+@given(spans=pair_lists)
+def test_stop_lies_behind_the_largest(spans: list[tuple[int, int]]) -> None:
+    assert Ranges(spans).stop == max(union_of(spans), default=-1) + 1

@@ -144,7 +144,9 @@ def test_files_keep_units_and_meanings(location: Location) -> None:
 
 
 def test_a_missing_table_says_what_to_do(location: Location) -> None:
-    with pytest.raises(TableError, match=r"no score table at .*/table': check --table, or run `skinvae score` first"):
+    with pytest.raises(
+        TableError, match=r"no score table at .*/table': check the path or URI, or run `skinvae score` first"
+    ):
         ScoreTable.open(location)
 
 

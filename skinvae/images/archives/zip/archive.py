@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +10,19 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from skinvae.errors import ArchiveError
-from skinvae.images.archives.base import Member, Part, RangeReader, RawMember, check_ranges, read_exactly
+from skinvae.images.archives.base import (
+    Member,
+    Missing,
+    Part,
+    RangeReader,
+    RawMember,
+    SliceEnd,
+    cut_ranges,
+    read_exactly,
+)
 from skinvae.images.archives.candidates import Candidacy, candidacy, image_format
 from skinvae.images.archives.coalesce import coalesce, read_ahead
-from skinvae.images.archives.zip_directory import (
+from skinvae.images.archives.zip.directory import (
     MIN_RECORD_BYTES,
     DirectoryLocation,
     ZipEntry,
@@ -21,7 +30,7 @@ from skinvae.images.archives.zip_directory import (
     parse_entry,
     walk_directory,
 )
-from skinvae.images.archives.zip_member import MemberError, check_entry, extract, minimal_stop
+from skinvae.images.archives.zip.member import MemberError, check_entry, extract, minimal_stop
 from skinvae.records import Status
 
 _SLACK_BYTES = 256
@@ -73,8 +82,8 @@ class ZipArchive:
             entry = parse_entry(buffer, position, ordinal=index, bias=0)
             yield Member(index, entry.name, entry.num_bytes)
 
-    def parts(self, ranges: Sequence[tuple[int, int]]) -> list[Part]:
-        check_ranges(ranges, num_members=self.num_members)
+    def parts(self, missing: Missing, *, slice_size: int) -> list[Part]:
+        ranges = cut_ranges(missing, slice_size=slice_size, num_members=self.num_members)
         location = self._location
         marks = {ordinal: (location.stop, location.start) for bounds in ranges for ordinal in bounds}
         for index, (buffer, position, offset) in enumerate(self._walk()):
@@ -93,9 +102,10 @@ class ZipArchive:
             for start, stop in ranges
         ]
 
-    def read(self, part: Part, *, wanted: Callable[[Member], bool] | None = None) -> Iterator[RawMember]:
+    def read(self, part: Part, *, wanted: Callable[[Member], bool] | None = None) -> Iterator[RawMember | SliceEnd]:
         assert isinstance(part, ZipPart)
-        planned = self._plan(self._entries(part), part, wanted)
+        entries = self._entries(part)
+        planned = self._plan(entries, part, wanted)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="zip-read") as executor:
 
             def fetch(start: int, stop: int) -> bytes:  # in the executor too: the reader sees one call at a time
@@ -107,6 +117,7 @@ class ZipArchive:
                     raw = _raw_member(item, part=part, window=window, window_start=batch.start, fetch=fetch)
                     if raw is not None:
                         yield raw
+        yield SliceEnd(part.start, part.start + len(entries))
 
     def _walk(self) -> Iterator[tuple[bytes, int, int]]:
         location, num_walked = self._location, 0
@@ -125,10 +136,8 @@ class ZipArchive:
             parse_entry(buffer, position, ordinal=index, bias=part.bias)
             for index, (buffer, position, _) in enumerate(records, start=part.start)
         ]
-        if len(entries) != part.stop - part.start:
-            raise ArchiveError(
-                f"{self._reader.uri} has {len(entries)} members where its plan says {part.stop - part.start}."
-            )
+        if len(entries) != part.num_members:
+            raise ArchiveError(f"{self._reader.uri} has {len(entries)} members where its plan says {part.num_members}.")
         return entries
 
     def _plan(

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
-from skinvae.images.archives.zip_directory import ZipEntry
+from skinvae.images.archives.zip.directory import ZipEntry
 from skinvae.records import Status
 
 _LOCAL = struct.Struct("<4s5H3L2H")  # 4.3.7, local file header

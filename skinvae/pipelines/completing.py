@@ -1,0 +1,281 @@
+"""Run a job on archives until its table covers every member, whatever earlier runs and other drivers did of it."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.data import DataContext, TaskPoolStrategy
+
+from skinvae.config import RaySettings
+from skinvae.errors import InputError, Interrupted, TableError
+from skinvae.pipelines.committing import Committer
+from skinvae.pipelines.decoding import Unreadable
+from skinvae.pipelines.failures import user_errors
+from skinvae.pipelines.progress import say, shown_progress
+from skinvae.pipelines.runtime import Resources, available_resources, ray_session
+from skinvae.pipelines.slice_job import (
+    JobSummary,
+    SliceJob,
+    WorkPlan,
+    count_members,
+    done_by_source,
+    make_plan,
+    summarise,
+)
+from skinvae.pipelines.slicing import OpenedArchive
+from skinvae.pipelines.stages import decode_stage, input_row, read_stage
+from skinvae.storage.compaction import Part, PartFile, delete_lost_parts, swap_slices_for_parts, write_part
+from skinvae.storage.filesystem import Location
+from skinvae.storage.slice_table import SliceTable
+from skinvae.storage.slices import SliceFile
+from skinvae.storage.sources import Source
+
+MAX_INPUT_BLOCKS = 2000
+"""Ray tracks every block of the input; beyond this many, blocks hold several parts instead."""
+
+MAX_ROUNDS = 5
+"""Another driver with other slice borders can win some of a round's commits; what it did not cover is planned anew."""
+
+_MAX_NAMED = 5
+"""Damaged archives that one message names."""
+
+Dataset = Any
+"""ray.data.Dataset, whose methods Ray leaves untyped."""
+
+LaterStages = Callable[[Dataset, Resources, Any], Dataset]
+"""What a job does behind the decoding, given the cluster's resources and the ProgressActor."""
+
+
+def complete(
+    job: SliceJob,
+    opened: Sequence[OpenedArchive],
+    table: SliceTable,
+    *,
+    slice_size: int,
+    commit_seconds: float,
+    ray_settings: RaySettings,
+    verb: str,
+    later_stages: LaterStages,
+    num_actors: int | None = None,
+) -> JobSummary:
+    """Adopt, run and commit until the table covers every member; then swap slice files for large ones.
+
+    `num_actors` are the actors of the later stages: 0 leaves it to the cluster's size, None says there are none.
+    Raises Interrupted after committing what is done if the user or the scheduler stops the job, InputError if the
+    archives hold no image at all. Archives that could not be read to their ends are in the summary.
+    """
+    summary = summarise(job, opened, table)
+    committer = Committer(table, provenance=job.provenance, seconds=commit_seconds)
+    completion = _Completion(
+        job,
+        opened,
+        committer,
+        slice_size=slice_size,
+        ray_settings=ray_settings,
+        verb=verb,
+        later_stages=later_stages,
+        num_actors=num_actors,
+    )
+    started = time.monotonic()
+    try:
+        completion.run()
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"interrupted: {committer.made.total():,} images of this run are committed to '{job.table}'; "
+            "run the same command to go on"
+        ) from error
+    summary.seconds = time.monotonic() - started
+    summary.by_status = dict(committer.made)
+    summary.num_adopted = committer.num_adopted
+    summary.num_members, _ = count_members(opened, done_by_source(job, table))
+    source_ids = {one.source.source_id for one in opened}
+    summary.in_table = table.count_by_status(job.scoring_id, source_ids=source_ids)
+    summary.damaged = completion.damaged()
+    if not summary.in_table and not summary.damaged:
+        archives = ", ".join(one.source.uri for one in opened[:_MAX_NAMED])
+        raise InputError(f"none of the {summary.num_members:,} members of {archives} is an image")
+    return summary
+
+
+class _Completion:
+    """The state of `complete`, round by round."""
+
+    def __init__(
+        self,
+        job: SliceJob,
+        opened: Sequence[OpenedArchive],
+        committer: Committer,
+        *,
+        slice_size: int,
+        ray_settings: RaySettings,
+        verb: str,
+        later_stages: LaterStages,
+        num_actors: int | None,
+    ) -> None:
+        self._job, self._committer = job, committer
+        self._opened = list(opened)
+        self._table: SliceTable = committer.table
+        self._slice_size, self._num_actors = slice_size, num_actors
+        self._ray_settings = ray_settings
+        self._verb = verb
+        self._later_stages = later_stages
+        self._unreadable: dict[str, InputError] = {}
+        """By source_id."""
+
+    def run(self) -> None:
+        """Work until nothing is missing but what cannot be read."""
+        plan = self._adopt_and_plan()
+        if not plan.parts and not any(file.is_slice for file in self._table.live_files()):
+            # A run that was killed behind its last commit may have left a large file that lost.
+            delete_lost_parts(self._table)
+            self._note_lacks()
+            return
+        with ray_session(self._ray_settings), user_errors():
+            for _ in range(MAX_ROUNDS):
+                if not plan.parts:
+                    break
+                self._run_round(plan)
+                # What a prepared archive lacks can be read no more than what lies behind a tar's damage.
+                self._note_lacks()
+                self._table.reload()
+                plan = self._adopt_and_plan()
+            write_parts = functools.partial(_write_parts, self._job.table)
+            swap_slices_for_parts(self._table, provenance=self._job.provenance, write_all=write_parts)
+        if plan.parts:
+            raise TableError(f"other drivers kept changing '{self._job.table}': run the command again for the rest")
+
+    def _adopt_and_plan(self) -> WorkPlan:
+        readable = [one for one in self._opened if one.source.source_id not in self._unreadable]
+        plan = make_plan(self._job, readable, self._table, slice_size=self._slice_size)
+        self._committer.adopt(plan.adoptable)
+        # Another driver may have covered a part of what was adoptable: what it left open is seen only now.
+        return make_plan(self._job, readable, self._table, slice_size=self._slice_size) if plan.adoptable else plan
+
+    def _run_round(self, plan: WorkPlan) -> None:
+        resources = available_resources(self._ray_settings, num_actors=self._num_actors or 0)
+        by_actors = f": {resources}" if self._num_actors is not None else ""
+        say(f"{self._verb} {describe_work(plan)}{by_actors}")
+        expected = Expectation(plan)
+        with shown_progress(self._verb, total=expected, unit="images", describe=self._describe) as progress:
+            context = DataContext.get_current().copy()
+            # A slice leaves a task as soon as it is done instead of waiting for a block of 128 MiB to fill.
+            context.target_max_block_size = 1
+            with DataContext.current(context):
+                decoded = _decoded(self._job, plan, resources)
+                dataset = self._later_stages(decoded, resources, progress)
+            try:
+                for result in _polled(dataset, seconds=self._committer.poll_seconds):
+                    if isinstance(result, SliceFile):
+                        self._committer.add(result)
+                        expected.add(result)
+                    elif result is not None:
+                        self._note(result.source, result.error)
+                    self._committer.flush_if_due()
+            finally:
+                self._committer.flush()
+
+    def _note_lacks(self) -> None:
+        for one in self._opened:
+            if one.lack is not None:
+                self._note(one.source, one.lack)
+
+    def _note(self, source: Source, error: InputError) -> None:
+        if source.source_id not in self._unreadable:
+            self._unreadable[source.source_id] = error
+            say(str(error))
+
+    def _describe(self, _: dict[str, Any]) -> str:
+        rejected = f"{self._committer.num_rejected:,} rejected" if self._committer.num_rejected else ""
+        unreadable = f"{len(self._unreadable)} archives damaged" if self._unreadable else ""
+        return ", ".join(one for one in (rejected, unreadable) if one)
+
+    def damaged(self) -> list[str]:
+        """What is wrong with each archive that could not be read to its end."""
+        return [str(error) for error in self._unreadable.values()]
+
+
+class Expectation:
+    """How many members a round will have done at its end; of streams a guess, by their bytes so far."""
+
+    def __init__(self, plan: WorkPlan) -> None:
+        self._num_known = plan.num_members
+        self._bytes_left = plan.num_stream_bytes
+        self._members_read = self._bytes_read = 0
+
+    def add(self, file: SliceFile) -> None:
+        """A slice came in."""
+        slice_id = file.slice_id
+        if slice_id.byte_range is not None:
+            self._members_read += slice_id.stop - slice_id.start
+            self._bytes_read += slice_id.byte_range[1] - slice_id.byte_range[0]
+
+    def __call__(self) -> int | None:
+        """None as long as there is nothing to guess by."""
+        if not self._bytes_left:
+            return self._num_known
+        if not self._bytes_read:
+            return None
+        return self._num_known + round(self._members_read * max(1.0, self._bytes_left / self._bytes_read))
+
+
+def describe_work(plan: WorkPlan) -> str:
+    """'1,200 members and 3.2 GB of tar'."""
+    members = f"{plan.num_members:,} members" if plan.num_members or not plan.num_stream_bytes else ""
+    streams = f"{plan.num_stream_bytes / 1e9:,.3g} GB of tar" if plan.num_stream_bytes else ""
+    return " and ".join(one for one in (members, streams) if one)
+
+
+def _decoded(job: SliceJob, plan: WorkPlan, resources: Resources) -> Dataset:
+    rows = [input_row(one) for one in plan.parts]
+    dataset: Dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_INPUT_BLOCKS))
+    if any(one.part.is_stream for one in plan.parts):
+        # Reading waits for the network: it takes no CPU from decoding, which other tasks do.
+        read = functools.partial(read_stage, job=job)
+        cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's omission
+        num_readers = min(len(rows), max(1, int(cluster.get("CPU", 1))))
+        dataset = dataset.flat_map(read, num_cpus=0, compute=TaskPoolStrategy(size=num_readers))
+    decode = functools.partial(decode_stage, job=job)
+    return dataset.flat_map(decode, num_cpus=resources.cpus_per_task, compute=TaskPoolStrategy())
+
+
+def _polled(dataset: Dataset, *, seconds: float) -> Iterator[SliceFile | Unreadable | None]:
+    """What the last stage says as it comes, and None whenever `seconds` pass without anything."""
+    results: queue.Queue[SliceFile | Unreadable | BaseException | None] = queue.Queue()
+
+    def consume() -> None:
+        try:
+            for row in dataset.iter_rows():
+                results.put(pickle.loads(row["result"]))
+            results.put(None)
+        except BaseException as error:  # noqa: BLE001 handed over to the thread that waits for the results
+            results.put(error)
+
+    threading.Thread(target=consume, daemon=True, name="job-results").start()
+    while True:
+        try:
+            result = results.get(timeout=seconds)
+        except queue.Empty:
+            yield None
+            continue
+        if result is None:
+            return
+        if isinstance(result, BaseException):
+            raise result
+        yield result
+
+
+@ray.remote(num_cpus=1)
+def _write_part_task(table: Location, part: Part) -> PartFile:
+    return write_part(table, part)
+
+
+def _write_parts(table: Location, parts: Sequence[Part]) -> list[PartFile]:
+    written: list[PartFile] = ray.get([_write_part_task.remote(table, part) for part in parts])
+    return written

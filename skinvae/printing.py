@@ -1,0 +1,104 @@
+"""What the commands print: their results for people on stdout, or as one JSON object."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from skinvae.pipelines.slice_job import JobSummary
+    from skinvae.pipelines.train import TrainSummary
+    from skinvae.report.evaluation import Evaluation
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(document, allow_nan=False))
+
+
+def train_lines(summary: TrainSummary, *, dry_run: bool) -> list[str]:
+    """What `train` did, or would do."""
+    images = f"{summary.num_train:,} normals to train on, {summary.num_validation:,} held out"
+    if dry_run:
+        return [f"would train: {images}; the model bundle would go to {summary.model}"]
+    to_look_at = ", ".join(name for name in summary.files if name.endswith((".md", ".png")))
+    return [
+        f"{images}, {summary.num_rejected:,} could not be decoded",
+        f"best epoch {summary.best_epoch}, validation loss {summary.validation_loss:.2f}, {summary.seconds:.0f} s",
+        f"model {summary.model_id} is in {summary.model}: see {to_look_at}",
+    ]
+
+
+def prepare_lines(summary: JobSummary, *, dry_run: bool) -> list[str]:
+    """What `prepare` did, or would do."""
+    if dry_run:
+        return [_would(summary, "prepared")]
+    return [
+        *_did(summary, "prepared"),
+        f"prepared archive: {summary.table}",
+        f"try:   skinvae score {summary.table} --model MODEL --table TABLE",
+    ]
+
+
+def score_lines(summary: JobSummary, *, dry_run: bool) -> list[str]:
+    """What `score` did, or would do."""
+    if dry_run:
+        return [_would(summary, "scored")]
+    return [
+        *_did(summary, "scored"),
+        f"table: {summary.table} (scoring {summary.scoring_id})",
+        'try:   duckdb -c "SELECT image_id, vae_reconst, p_value '
+        f"FROM read_parquet('{summary.table}/*.parquet') WHERE scoring_id = '{summary.scoring_id}' "
+        'ORDER BY vae_reconst DESC LIMIT 10"',
+    ]
+
+
+def _would(summary: JobSummary, done: str) -> str:
+    missing = summary.num_members - summary.num_already_done
+    streams = f" and {summary.num_stream_bytes / 1e9:,.3g} GB of tar" if summary.num_stream_bytes else ""
+    return f"{missing:,} of {summary.num_members:,} members{streams} would be {done} into {summary.table}"
+
+
+def _did(summary: JobSummary, done: str) -> list[str]:
+    rejected = {status: count for status, count in summary.by_status.items() if status != "ok"}
+    reasons = "".join(f", {count:,} {status}" for status, count in sorted(rejected.items()))
+    adopted = f"; {summary.num_adopted:,} rows that an earlier run wrote are adopted" if summary.num_adopted else ""
+    speed = f", {summary.num_images / summary.seconds:.0f} images/s from start to end" if summary.num_images else ""
+    return [
+        f"{summary.num_ok:,} images {done}, {summary.num_rejected:,} rejected{reasons}{adopted}; "
+        f"{summary.num_already_done:,} of {summary.num_members:,} members were done before",
+        f"{summary.seconds:.0f} s{speed}",
+    ]
+
+
+def print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None:
+    """The evaluation as tables, or as JSON."""
+    from skinvae.report.evaluation import evaluation_document, evaluation_page
+
+    if as_json:
+        print_json(evaluation_document(evaluation, provenance={"out": out}))
+        return
+    console = Console()
+    console.print(evaluation_page(evaluation))
+    pooled = evaluation.auroc.query("score == 'vae_reconst' and target == 'pooled'").iloc[0]
+    console.print(
+        f"pooled vae_reconst AUROC {pooled['auroc']:.3f} ({pooled['ci_low']:.3f} to {pooled['ci_high']:.3f})",
+        style="bold",
+        highlight=False,
+    )
+    print(f"written to {out}: evaluation.json, auroc.csv, roc_curves.png, score_histograms.png")
+
+
+def demo_lines(out: str) -> list[str]:
+    """What the demo left, and where."""
+    tree = {
+        "archive/": "the synthetic images and their labels, in ISIC 2018's layout",
+        "model/reconstructions.png": "held-out nevi beside what the model makes of them",
+        "model/training_curve.png": "the loss, epoch by epoch",
+        "scores/": "the score table: Delta and plain Parquet, one row per image",
+        "evaluation/roc_curves.png": "one curve per disease and score",
+        "evaluation/score_histograms.png": "nevi against each disease",
+    }
+    return ["", f"{out}/", *(f"    {name:34}{meaning}" for name, meaning in tree.items())]
