@@ -21,8 +21,8 @@ from tests.pipelines.conftest import ArchiveFiles, config
 from tests.pipelines.processes import command_environment, skinvae_command
 from tests.pipelines.test_score import assert_same_scores, read
 
-SLOW_SAMPLES = 600
-"""Draws that make an image of the small model take about 50 ms, so that a job can be caught half-way."""
+SLOW_SAMPLES = 300
+"""Draws that make an image of the small model take about 25 ms, so that a job can be caught half-way."""
 
 
 def test_a_killed_job_is_completed_by_the_same_command(

@@ -107,6 +107,7 @@ def test_a_delta_reader_sees_committed_rows_once_while_the_job_runs(
     assert sum(repeated) == 0
 
 
+@pytest.mark.slow
 def test_zip_folder_and_s3_give_the_same_scores_at_any_number_of_actors(
     table: str, model: str, archive: ArchiveFiles, s3: S3Server, tmp_path: Path
 ) -> None:

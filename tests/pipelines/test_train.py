@@ -94,6 +94,7 @@ def test_a_dry_run_opens_the_archives_and_has_no_loss(archive: ArchiveFiles, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_no_epochs_write_an_untrained_bundle(
     ray_cluster: str, archive: ArchiveFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,6 +285,7 @@ def test_a_run_s_name_stands_for_all_that_the_bundle_depends_on(monkeypatch: pyt
         assert one != another
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_training_with_advice(
     ray_cluster: str, archive: ArchiveFiles, tmp_path: Path
 ) -> None:

@@ -86,15 +86,17 @@ def open_archive(
         raise ArchiveError(f"{source.uri} is empty: it has 0 bytes.")
     looked_at = _ReaderWithHead(source)
     head = looked_at.head
-    if image_format(head) is not None:
+    # A zip may have anything in front, even an image: where it is named as one, that decides.
+    is_named_zip = source.uri.lower().endswith(".zip") and is_zip(looked_at)
+    if image_format(head) is not None and not is_named_zip:
         return ImageArchive(source, max_bytes=max_bytes)
-    if head.startswith(MAGIC):
+    if head.startswith(MAGIC) and not is_named_zip:
         return _open_parquet(source, max_bytes=max_bytes, images_column=images_column, read_object=read_object)
     # Before the zip, which is told by its end too: a tar may end with a stored zip.
-    tar = open_tar(source, max_bytes=max_bytes, looked_at=looked_at)
+    tar = None if is_named_zip else open_tar(source, max_bytes=max_bytes, looked_at=looked_at)
     if tar is not None:
         return tar
-    if is_zip(looked_at):
+    if is_named_zip or is_zip(looked_at):
         archive = ZipArchive(source, max_bytes=max_bytes)
         archive.locate()
         return archive

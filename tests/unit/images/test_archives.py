@@ -7,6 +7,7 @@ import io
 import pickle
 import tarfile
 import threading
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +34,7 @@ from skinvae.images.archives import (
 )
 from skinvae.images.archives.candidates import image_format
 from skinvae.records import Status
-from tests.unit.images.readers import BytesReader, members_of, parts_of
+from tests.unit.images.readers import BytesReader, members_of, parts_of, read_all
 from tests.unit.images.test_archives_zip import make_zip
 
 MAX_BYTES = 10_000
@@ -185,7 +186,8 @@ def parquet_of(**columns: list[object]) -> bytes:
 
 KINDS = {
     "image": (png(), "photo", ImageArchive),
-    "image with a zip behind it": (png() + make_zip({"a.png": png()}), "x.zip", ImageArchive),
+    "image with a zip behind it": (png() + make_zip({"a.png": png()}), "x.png", ImageArchive),
+    "zip with an image in front": (png() + make_zip({"a.png": png()}), "x.zip", ZipArchive),
     "zip": (make_zip({"a.png": png()}), "misnamed.tar", ZipArchive),
     "zip with text in front": (b"#!/bin/sh\n" * 9000 + make_zip({"a.png": png()}), "x", ZipArchive),
     "tar": (tar_of({"a.png": png()}), "misnamed.zip", TarArchive),
@@ -253,3 +255,13 @@ def test_ranges_that_are_no_slices_are_refused(ranges: list[tuple[int, int]]) ->
     archive = open_archive(listing({"a.png": png(), "b.png": png()}), max_bytes=MAX_BYTES)
     with pytest.raises(ValueError, match="range"):
         parts_of(archive, ranges)
+
+
+@pytest.mark.parametrize("front", [b"PAR1", b"\xff\xd8\xff", b"\x1f\x8b\x08", b"BZh91AY&SY"])
+def test_a_zip_may_have_anything_in_front(front: bytes) -> None:
+    stream = io.BytesIO()
+    stream.write(front)
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("a.png", png())
+    opened = open_archive(BytesReader(stream.getvalue(), uri="polyglot.zip"), max_bytes=MAX_BYTES)
+    assert [one.name for one in read_all(opened)] == ["a.png"]
