@@ -135,15 +135,12 @@ class _Completion:
         if not plan.parts and not any(file.is_slice for file in self._table.live_files()):
             # A run that was killed behind its last commit may have left a large file that lost.
             delete_lost_parts(self._table)
-            self._note_lacks()
             return
         with ray_session(self._ray_settings), user_errors():
             for _ in range(MAX_ROUNDS):
                 if not plan.parts:
                     break
                 self._run_round(plan)
-                # What a prepared archive lacks can be read no more than what lies behind a tar's damage.
-                self._note_lacks()
                 self._table.reload()
                 plan = self._adopt_and_plan()
             write_parts = functools.partial(_write_parts, self._job.table)
@@ -181,11 +178,6 @@ class _Completion:
             finally:
                 self._committer.flush()
 
-    def _note_lacks(self) -> None:
-        for one in self._opened:
-            if one.lack is not None:
-                self._note(one.source, one.lack)
-
     def _note(self, source: Source, error: InputError) -> None:
         if source.source_id not in self._unreadable:
             self._unreadable[source.source_id] = error
@@ -197,7 +189,10 @@ class _Completion:
         return ", ".join(one for one in (rejected, unreadable) if one)
 
     def damaged(self) -> list[str]:
-        """What is wrong with each archive that could not be read to its end."""
+        """What is wrong with each archive that could not be read to its end, or was prepared in part only."""
+        for one in self._opened:
+            if one.lack is not None:
+                self._note(one.source, one.lack)
         return [str(error) for error in self._unreadable.values()]
 
 

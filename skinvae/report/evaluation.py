@@ -83,6 +83,8 @@ def join_sentences(join: LabelJoin) -> list[str]:
         lines.append(f"{sum(join.num_rejected.values()):,} not counted, rejected without a score: {reasons}.")
     if join.num_unmatched:
         lines.append(f"{join.num_unmatched:,} not counted, no label: {_examples(join.unmatched_examples)}.")
+    if join.num_labels_repeated:
+        lines.append(f"{join.num_labels_repeated:,} labels match several rows; each image counts once at most.")
     if join.num_repeated:
         lines.append(f"{join.num_repeated:,} not counted, the same image stands in another row.")
     if join.num_ambiguous:

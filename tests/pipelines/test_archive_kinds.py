@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import subprocess
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,17 +20,21 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from skinvae.errors import ArchiveError, InputError, UsageError
+from skinvae.errors import ArchiveError, InputError, Interrupted, UsageError
 from skinvae.images.archives import image_id
+from skinvae.pipelines import completing
 from skinvae.pipelines.prepare import prepare
+from skinvae.pipelines.runtime import training_resources
 from skinvae.pipelines.score import score
 from skinvae.pipelines.slice_job import check_damage
 from skinvae.pipelines.train import train
+from skinvae.pipelines.train_images import decode_normals
+from skinvae.pipelines.train_plan import make_train_plan
 from skinvae.records import SCORES
 from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
 from skinvae.storage.slices import SliceFile, write_slice
-from tests.pipelines.conftest import ArchiveFiles, config
+from tests.pipelines.conftest import COUNTS, ArchiveFiles, config
 from tests.pipelines.processes import command_environment, skinvae_command
 from tests.pipelines.test_score import assert_same_scores
 from tests.s3_server import S3Server
@@ -83,7 +89,6 @@ def test_one_command_takes_every_kind_and_gives_the_same_scores(
     rows = pd.read_parquet(out)
     assert summary.num_ok == len(rows) == (len(kinds) + 1) * len(archive.members())
     assert not rows.duplicated(["source_id", "scoring_id", "member_index"]).any()
-    rows["image_id"] = rows["image_id"].str.split("/").str[-1]
     reference = pd.read_parquet(table).sort_values("image_id", ignore_index=True)
     by_kind = dict(list(rows.groupby(rows["source"].map(kind_of))))
     assert sorted(by_kind) == sorted(
@@ -193,6 +198,73 @@ def test_damaged_archives_keep_nothing_else_from_being_scored(
         assert list(of_tar["status"])[-1] == "truncated"
     again = score(archives, model=model, table=out, config=config(slice_size=10))
     assert (again.num_images, len(again.damaged)) == (0, 2), "what is lost is never counted as done"
+
+
+def test_what_a_prepared_archive_lacks_is_said_by_every_run(
+    model: str, archive: ArchiveFiles, kinds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, out, table = tmp_path / "cut.tar", str(tmp_path / "prepared"), str(tmp_path / "scores")
+    whole = Path(kinds[0]).read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert len(prepare([archive.zip, str(cut)], out=out, config=config()).damaged) == 1
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(completing, "swap_slices_for_parts", stopped)
+        score([out], model=model, table=table, config=config())
+    only_the_swap_is_left = score([out], model=model, table=table, config=config())
+    nothing_is_left = score([out], model=model, table=table, config=config())
+    for summary in (only_the_swap_is_left, nothing_is_left):
+        assert summary.num_images == 0
+        with pytest.raises(
+            ArchiveError, match=r"members of '.*cut\.tar', which are not all: .*`skinvae prepare` again"
+        ):
+            check_damage(summary)
+    rows = pd.read_parquet(table)
+    assert (rows["source"] == archive.zip).sum() == len(archive.members())
+    assert 0 < (rows["source"] == str(cut)).sum() < len(archive.members())
+
+
+def test_an_archive_replaced_while_it_is_read_is_said_and_scored_anew_by_the_next_run(
+    model: str, archive: ArchiveFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, path = str(tmp_path / "scores"), tmp_path / "images.zip"
+    path.write_bytes(Path(archive.zip).read_bytes())
+    really_decoded = completing._decoded
+
+    def replaced(*arguments: Any) -> Any:
+        os.utime(path, ns=(1, 1))  # as an upload of the same bytes would
+        return really_decoded(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(completing, "_decoded", replaced)
+        summary = score([str(path)], model=model, table=out, config=config(slice_size=40))
+    assert summary.num_images == 0
+    with pytest.raises(ArchiveError, match=r"^source changed: '.*images\.zip' was replaced while it was read"):
+        check_damage(summary)
+    assert score([str(path)], model=model, table=out, config=config()).num_ok == len(archive.members())
+
+
+def test_every_kind_trains_on_the_same_images(
+    ray_cluster: str, archive: ArchiveFiles, kinds: list[str], tmp_path: Path
+) -> None:
+    resources = training_resources(config().ray)
+
+    def normals(source: str) -> pd.DataFrame:
+        plan = make_train_plan(
+            [source], labels=archive.labels, normal=["NV"], out=str(tmp_path / "model"), groups=archive.groups,
+            config=config(), command="",
+        )  # fmt: skip
+        frame = decode_normals(plan, resources).dataset.to_pandas()
+        frame["image"] = [np.asarray(image).tobytes() for image in frame["image"]]
+        return frame.sort_values("image_id", ignore_index=True)
+
+    reference = normals(archive.zip)
+    assert len(reference) == COUNTS["NV"]
+    for source in kinds:
+        pd.testing.assert_frame_equal(normals(source), reference)
 
 
 def test_the_command_says_what_is_done_and_what_is_damaged(
