@@ -67,6 +67,11 @@ class ScoreSettings(ScoringSettings):
     commit_seconds: float = Field(
         5.0, gt=0, allow_inf_nan=False, description="how often finished slices are committed to the table"
     )
+    retention_hours: float = Field(
+        168.0,
+        ge=0,
+        description="how long slice files stay for old snapshots once large files hold their rows",
+    )
 
     @property
     def scoring(self) -> ScoringSettings:
@@ -88,6 +93,11 @@ class PrepareSettings(_Section):
     slice_size: int = Field(1024, ge=1, description="archive members per unit of work, commit and resume")
     commit_seconds: float = Field(
         5.0, gt=0, allow_inf_nan=False, description="how often finished slices are committed to the prepared archive"
+    )
+    retention_hours: float = Field(
+        168.0,
+        ge=0,
+        description="how long slice files stay for old snapshots once large files hold their rows",
     )
 
 

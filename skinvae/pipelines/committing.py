@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from skinvae.records import Status
+from skinvae.storage.slice_ids import SliceFile
 from skinvae.storage.slice_table import SliceTable
-from skinvae.storage.slices import SliceFile
 
 
 class Committer:

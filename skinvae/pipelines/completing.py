@@ -31,10 +31,11 @@ from skinvae.pipelines.slice_job import (
 )
 from skinvae.pipelines.slicing import OpenedArchive
 from skinvae.pipelines.stages import decode_stage, input_row, read_stage
-from skinvae.storage.compaction import Part, PartFile, delete_lost_parts, swap_slices_for_parts, write_part
+from skinvae.storage.commit_protocol import NewFile, Part
+from skinvae.storage.compaction import delete_expired_slices, delete_lost_parts, swap_slices_for_parts, write_part
 from skinvae.storage.filesystem import Location
+from skinvae.storage.slice_ids import SliceFile
 from skinvae.storage.slice_table import SliceTable
-from skinvae.storage.slices import SliceFile
 from skinvae.storage.sources import Source
 
 MAX_INPUT_BLOCKS = 2000
@@ -60,12 +61,13 @@ def complete(
     *,
     slice_size: int,
     commit_seconds: float,
+    retention_hours: float,
     ray_settings: RaySettings,
     verb: str,
     later_stages: LaterStages,
     num_actors: int | None = None,
 ) -> JobSummary:
-    """Adopt, run and commit until the table covers every member; then swap slice files for large ones.
+    """Adopt, run and commit until the table covers every member; then swap slice files for large ones, and clean up.
 
     `num_actors` are the actors of the later stages: 0 leaves it to the cluster's size, None says there are none.
     Raises Interrupted after committing what is done if the user or the scheduler stops the job, InputError if the
@@ -86,6 +88,7 @@ def complete(
     started = time.monotonic()
     try:
         completion.run()
+        delete_expired_slices(table, retention_seconds=3600 * retention_hours)
     except KeyboardInterrupt as error:
         raise Interrupted(
             f"interrupted: {committer.made.total():,} images of this run are committed to '{job.table}'; "
@@ -267,10 +270,10 @@ def _polled(dataset: Dataset, *, seconds: float) -> Iterator[SliceFile | Unreada
 
 
 @ray.remote(num_cpus=1)
-def _write_part_task(table: Location, part: Part) -> PartFile:
+def _write_part_task(table: Location, part: Part) -> NewFile:
     return write_part(table, part)
 
 
-def _write_parts(table: Location, parts: Sequence[Part]) -> list[PartFile]:
-    written: list[PartFile] = ray.get([_write_part_task.remote(table, part) for part in parts])
+def _write_parts(table: Location, parts: Sequence[Part]) -> list[NewFile]:
+    written: list[NewFile] = ray.get([_write_part_task.remote(table, part) for part in parts])
     return written

@@ -41,6 +41,7 @@ def score(archives: Sequence[str], *, model: str, table: str, config: Config, dr
         score_table,
         slice_size=config.score.slice_size,
         commit_seconds=config.score.commit_seconds,
+        retention_hours=config.score.retention_hours,
         ray_settings=config.ray,
         verb="scoring",
         later_stages=functools.partial(_score_and_write, job=job, config=config),

@@ -16,8 +16,9 @@ from skinvae.records import Status
 from skinvae.storage.filesystem import Location
 from skinvae.storage.pixel_table import Preparation
 from skinvae.storage.ranges import Ranges
-from skinvae.storage.slice_table import SliceTable, covered_ranges, stream_offsets
-from skinvae.storage.slices import SliceFile, SliceId, adopt_slice, slices_written
+from skinvae.storage.slice_ids import SliceFile, SliceId, covered_ranges, stream_offsets
+from skinvae.storage.slice_table import SliceTable
+from skinvae.storage.slices import adopt_slice, slices_written
 
 _MAX_NAMED = 5
 """Damaged archives that one message names."""

@@ -19,10 +19,12 @@ from skinvae.images.archives import Member, Missing, Part, RawMember, SliceEnd
 from skinvae.images.archives.parquet.rows import ParquetRows, RowRange
 from skinvae.images.decode import DecodeSettings
 from skinvae.records import PIXEL_SCHEMA, Status
+from skinvae.storage.commit_protocol import LiveFile
 from skinvae.storage.filesystem import Location
 from skinvae.storage.ranges import Ranges
-from skinvae.storage.slice_table import LiveFile, SliceTable
-from skinvae.storage.slices import SliceId, counts_of_part, read_footer
+from skinvae.storage.slice_ids import SliceId
+from skinvae.storage.slice_table import SliceTable
+from skinvae.storage.slices import counts_of_part, read_footer
 from skinvae.storage.sources import Source
 
 _PREPARATION = "_skinvae/preparation.json"

@@ -1,18 +1,18 @@
-"""A table of slices: a Delta table whose commits are compare-and-swap, so that every slice is in it exactly once.
+"""A table of slices on Delta, whose commits are compare-and-swap, so that every slice is in it exactly once.
 
-Slice files lie under `_slices/`, which plain Parquet readers ignore; see compaction.py for how they become large
-top-level files. A slice is in the table if and only if the newest snapshot covers its member range.
-`ScoreTable` and `PixelTable` say which rows such a table holds.
+What is committed when, and why that is safe, is in commit_protocol.py; this carries it out. Slice files lie under
+`_slices/`, which plain Parquet readers ignore; compaction.py makes large top-level files of them. A slice is in the
+table if and only if the newest snapshot covers its member range. `ScoreTable` and `PixelTable` say which rows it holds.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
@@ -20,33 +20,37 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from skinvae.errors import TableError
+from skinvae.storage import commit_protocol
+from skinvae.storage.commit_protocol import (
+    Change,
+    Commit,
+    Delete,
+    Effect,
+    ListParts,
+    ListSlices,
+    LiveFile,
+    NewFile,
+    Part,
+    Pause,
+    ReadHeader,
+    Reload,
+    WriteParts,
+    run,
+)
 from skinvae.storage.filesystem import Location
 from skinvae.storage.ranges import Ranges
-from skinvae.storage.slices import SLICES_FOLDER, Counts, SliceFile, SliceId, counts_of_part, counts_of_slice
+from skinvae.storage.slice_ids import Counts, Coverage, Offsets, SliceFile, SliceId, covered_ranges, stream_offsets
+from skinvae.storage.slices import counts_of_part, counts_of_slice, part_paths, read_part_header, slices_written
 
 Table = TypeVar("Table", bound="SliceTable")
 
-Coverage = dict[tuple[str, str], Ranges]
-"""Member ranges by (source_id, scoring_id)."""
-
-Offsets = dict[tuple[str, str], dict[int, int]]
-"""Byte offsets by member ordinal, by (source_id, scoring_id)."""
+WriteAll = Callable[[Sequence[Part]], Sequence[NewFile]]
+"""Writes parts, wherever its owner wants that work done."""
 
 APP_ID = "skinvae"
-MAX_COMMIT_ATTEMPTS = 20
 
-
-@dataclass(frozen=True)
-class LiveFile:
-    """One Parquet file of a snapshot."""
-
-    path: str
-    num_bytes: int
-    num_rows: int
-
-    @property
-    def is_slice(self) -> bool:
-        return self.path.startswith(f"{SLICES_FOLDER}/")
+_COMMIT_ID = "commit_id"
+"""In a commit's metadata: tells a driver whose answer was lost whether its commit was made."""
 
 
 class SliceTable:
@@ -118,9 +122,11 @@ class SliceTable:
 
     def live_files(self) -> list[LiveFile]:
         """The Parquet files of the snapshot, ordered by path."""
-        actions = pa.table(self._table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
-        files = [LiveFile(row["path"], row["size_bytes"], row["num_records"]) for row in actions.to_pylist()]
-        return sorted(files, key=lambda file: file.path)
+        names = ["path", "size_bytes", "num_records", "modification_time"]
+        columns = pa.table(self._table.get_add_actions(flatten=True)).select(names)
+        modified = columns["modification_time"].cast(pa.int64())  # milliseconds
+        rows = zip(*(columns[name].to_pylist() for name in names[:3]), modified.to_pylist(), strict=True)
+        return sorted((LiveFile(*row) for row in rows), key=lambda file: file.path)
 
     def live_slices(self) -> list[SliceId]:
         """Every slice of the snapshot, whether it still has its own file or is part of a larger one."""
@@ -148,62 +154,41 @@ class SliceTable:
         return stream_offsets(self.live_slices())
 
     def commit_slices(self, files: Iterable[SliceFile], *, provenance: dict[str, str]) -> list[SliceFile]:
-        """Add slice files to the table and return those that this call added.
+        """Add slice files to the table and return those that this call added; see `commit_protocol.commit_slices`."""
+        return run(commit_protocol.commit_slices(self, files), DeltaStore(self, provenance=provenance))
 
-        A file whose range is already covered, because another driver was faster, is left out. Raises TableError if
-        other writers kept winning for MAX_COMMIT_ATTEMPTS attempts.
+    def commit(self, change: Change, *, provenance: dict[str, str]) -> bool:
+        """Make the change if no version came after this handle's; either way the handle moves to the newest one.
+
+        Returns whether it was made, also where the answer was lost on the way.
         """
-        wanted = list(files)
-        added: list[SliceFile] = []
-        version = -1
-
-        before: Coverage = {}
-
-        def actions() -> Sequence[AddAction | RemoveAction]:
-            nonlocal before, version
-            before, version = self.covered(), self.version
-            added[:] = not_overlapping(wanted, before)
-            return [add_action(file.path, file.num_bytes, file.num_rows, data_change=True) for file in added]
-
-        self.compare_and_swap(actions, provenance=provenance)
-        if self.version == version + 1:
+        before, covered = self.version, self.covered()
+        commit_id = secrets.token_hex(8)
+        properties = CommitProperties(
+            custom_metadata=provenance | {_COMMIT_ID: commit_id},
+            # Fails if any other commit came first, which mere additions to a Delta table would not.
+            app_transactions=[Transaction(APP_ID, before + 1)],
+        )
+        try:
+            self._table.create_write_transaction(
+                _actions(change), "append", Schema.from_arrow(self.schema), commit_properties=properties
+            )
+        except CommitFailedError:
+            self.reload()
+            later = self._table.history(self.version - before) if self.version > before else []
+            return any(one.get(_COMMIT_ID) == commit_id for one in later)
+        except (OSError, DeltaError) as error:
+            raise TableError(f"cannot commit to '{self.location}': {_first_line(error)}; run again") from error
+        # create_write_transaction leaves its handle at the old snapshot.
+        self.reload()
+        if self.version == before + 1 and not change.remove:
             # Nobody else has committed: what is covered follows without reading the whole snapshot again.
-            more = covered_ranges(file.slice_id for file in added)
-            merged = {key: before.get(key, Ranges()).union(ranges) for key, ranges in more.items()}
-            self._coverage = self.version, before | merged
-        return added
-
-    def compare_and_swap(
-        self, make_actions: Callable[[], Sequence[AddAction | RemoveAction]], *, provenance: dict[str, str]
-    ) -> None:
-        """Commit what `make_actions` derives from the snapshot, or derive it again from a newer one and retry.
-
-        The application transaction makes a commit fail when any other commit came first.
-        """
-        for attempt in range(MAX_COMMIT_ATTEMPTS):
-            actions = make_actions()
-            if not actions:
-                return
-            try:
-                self._table.create_write_transaction(
-                    list(actions),
-                    "append",
-                    Schema.from_arrow(self.schema),
-                    commit_properties=CommitProperties(
-                        custom_metadata=dict(provenance),
-                        app_transactions=[Transaction(APP_ID, self.version + 1)],
-                    ),
-                )
-            except CommitFailedError:
-                time.sleep(min(0.05 * 2**attempt, 2.0))
-                self.reload()
-            except (OSError, DeltaError) as error:
-                raise TableError(f"cannot commit to '{self.location}': {_first_line(error)}; run again") from error
-            else:
-                # create_write_transaction leaves its handle at the old snapshot.
-                self.reload()
-                return
-        raise TableError(f"other writers won {MAX_COMMIT_ATTEMPTS} commits to '{self.location}' in a row: run again")
+            more = covered_ranges(SliceId.from_path(file.path) for file in change.add)
+            self._coverage = (
+                self.version,
+                covered | {key: covered.get(key, Ranges()).union(ranges) for key, ranges in more.items()},
+            )
+        return True
 
     def count_by_status(self, scoring_id: str, *, source_ids: Collection[str]) -> Counts:
         """Rows of these archives in one scoring, by status code: from the files' footers, without reading a row."""
@@ -233,46 +218,43 @@ class SliceTable:
             )
 
 
-def covered_ranges(slice_ids: Iterable[SliceId]) -> Coverage:
-    """Per (source_id, scoring_id) the union of the slices' member ranges."""
-    spans: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    for slice_id in slice_ids:
-        spans[slice_id.source_id, slice_id.scoring_id].append((slice_id.start, slice_id.stop))
-    return {key: Ranges(pairs) for key, pairs in spans.items()}
+class DeltaStore:
+    """Carries out a table's protocols on Delta and on the files beside its log."""
+
+    def __init__(self, table: SliceTable, *, provenance: dict[str, str], write_parts: WriteAll | None = None) -> None:
+        self._table, self._provenance, self._write_parts = table, provenance, write_parts
+
+    def carry_out(self, effect: Effect) -> Any:
+        location = self._table.location
+        answer: Any = None
+        match effect:
+            case Reload():
+                self._table.reload()
+            case Commit(change):
+                answer = self._table.commit(change, provenance=self._provenance)
+            case Pause(attempt):
+                time.sleep(min(0.05 * 2**attempt, 2.0))
+            case WriteParts(parts):
+                assert self._write_parts is not None
+                answer = self._write_parts(parts)
+            case ListParts():
+                answer = part_paths(location)
+            case ReadHeader(path):
+                answer = read_part_header(location / path)
+            case ListSlices():
+                answer = slices_written(location)
+            case Delete(path):
+                (location / path).delete()
+        return answer
 
 
-def stream_offsets(slice_ids: Iterable[SliceId]) -> Offsets:
-    """Per (source_id, scoring_id) the byte offsets of the members at the slices' borders."""
-    offsets: Offsets = defaultdict(dict)
-    for one in slice_ids:
-        if one.byte_range is not None:
-            offsets[one.source_id, one.scoring_id] |= {one.start: one.byte_range[0], one.stop: one.byte_range[1]}
-    return offsets
-
-
-def not_overlapping(files: Sequence[SliceFile], covered: Coverage) -> list[SliceFile]:
-    """The files that share no member with `covered` nor with a file before them, in order."""
-    kept: list[SliceFile] = []
-    taken = dict(covered)
-    for file in files:
-        key = (file.slice_id.source_id, file.slice_id.scoring_id)
-        span = (file.slice_id.start, file.slice_id.stop)
-        before = taken.get(key, Ranges())
-        if not before.intersects(*span):
-            kept.append(file)
-            taken[key] = before.union(Ranges([span]))
-    return kept
-
-
-def add_action(path: str, num_bytes: int, num_rows: int, *, data_change: bool) -> AddAction:
-    """The Delta action that makes a Parquet file part of the table."""
-    stats = json.dumps({"numRecords": num_rows})
-    return AddAction(path, num_bytes, {}, int(time.time() * 1000), data_change, stats)
-
-
-def remove_action(path: str) -> RemoveAction:
-    """The Delta action that takes a file out of the table without changing what the table says."""
-    return RemoveAction(path, data_change=False, deletion_timestamp=int(time.time() * 1000))
+def _actions(change: Change) -> list[AddAction | RemoveAction]:
+    now = int(time.time() * 1000)
+    adds = [
+        AddAction(one.path, one.num_bytes, {}, now, change.changes_rows, json.dumps({"numRecords": one.num_rows}))
+        for one in change.add
+    ]
+    return adds + [RemoveAction(path, change.changes_rows, now) for path in change.remove]
 
 
 def _first_line(error: Exception) -> str:

@@ -9,16 +9,15 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skinvae.errors import TableError
+from skinvae.errors import InputError, TableError
+from skinvae.storage.commit_protocol import PartHeader
 from skinvae.storage.filesystem import Location
-
-SLICES_FOLDER = "_slices"
-"""Plain Parquet readers ignore names that begin with an underscore; Delta readers go by the log."""
+from skinvae.storage.slice_ids import SLICES_FOLDER, Counts, SliceFile, SliceId
 
 _ROW_GROUP_ROWS, _ROW_GROUP_BYTES = 65_536, 64 << 20
 """At most, in memory: a reader of one row group holds it whole."""
@@ -26,60 +25,9 @@ _ROW_GROUP_ROWS, _ROW_GROUP_BYTES = 65_536, 64 << 20
 _TINY_BYTES = 256 << 10
 """Of rows of one archive: less is not worth a row group of its own."""
 
-Counts = dict[str, int]
-"""Rows by status code."""
-
 _SLICE_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]+-\d+-\d+(-\d+-\d+)?\.parquet")
+_PART_NAME = re.compile(r"part-[0-9a-f]{32}\.parquet")
 _SLICE_KEY, _PROVENANCE_KEY, _PART_KEY = b"skinvae.slice", b"skinvae.provenance", b"skinvae.slices"
-
-
-@dataclass(frozen=True, order=True)
-class SliceId:
-    """One scoring of the members [start, stop) of one archive: the unit of work, commit and resume."""
-
-    source_id: str
-    scoring_id: str
-    start: int
-    stop: int
-    byte_range: tuple[int, int] | None = None
-    """Of a stream, such as a tar: where the members' bytes begin and end, so that a later run goes on from there."""
-
-    def __str__(self) -> str:
-        numbers = (self.start, self.stop, *(self.byte_range or ()))
-        return "-".join((self.source_id, self.scoring_id, *map(str, numbers)))
-
-    @property
-    def path(self) -> str:
-        """The slice file's path inside the table."""
-        return f"{SLICES_FOLDER}/{self}.parquet"
-
-    @classmethod
-    def parse(cls, text: str) -> SliceId:
-        """The inverse of str(). Raises ValueError."""
-        source_id, scoring_id, start, stop, *byte_range = text.split("-")
-        if not byte_range:
-            return cls(source_id, scoring_id, int(start), int(stop))
-        first, behind = map(int, byte_range)
-        return cls(source_id, scoring_id, int(start), int(stop), (first, behind))
-
-    @classmethod
-    def from_path(cls, path: str) -> SliceId:
-        """The inverse of `path`. Raises ValueError."""
-        return cls.parse(path.rsplit("/", 1)[-1].removesuffix(".parquet"))
-
-
-@dataclass(frozen=True)
-class SliceFile:
-    """What the driver knows of a written slice."""
-
-    slice_id: SliceId
-    num_bytes: int
-    num_rows: int
-    counts: Counts
-
-    @property
-    def path(self) -> str:
-        return self.slice_id.path
 
 
 def write_slice(table: Location, slice_id: SliceId, rows: pa.Table, *, provenance: dict[str, str]) -> SliceFile:
@@ -119,6 +67,29 @@ def counts_of_part(part: Location) -> dict[SliceId, Counts]:
     if _PART_KEY not in metadata:
         raise TableError(f"'{part}' is in the table, but skinvae did not write it: remove it from the table")
     return {SliceId.parse(text): counts for text, counts in json.loads(metadata[_PART_KEY]).items()}
+
+
+def part_paths(table: Location) -> list[str]:
+    """Every top-level file that is named like a part, in the table or not."""
+    return [entry.name for entry in table.list_objects() if _PART_NAME.fullmatch(entry.name)]
+
+
+def read_part_header(part: Location) -> PartHeader | None:
+    """What the part says of itself; None if it is gone."""
+    with unless_gone():
+        slices = counts_of_part(part)
+        return PartHeader(frozenset(slices), frozenset(one.path for one in slices))
+    return None
+
+
+@contextmanager
+def unless_gone() -> Iterator[None]:
+    """Let go of a file that another driver deletes meanwhile: that one found it lost, so no commit can need it."""
+    try:
+        yield
+    except InputError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
 
 
 def counts_of_slice(file: Location) -> Counts:

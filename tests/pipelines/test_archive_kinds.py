@@ -33,7 +33,8 @@ from skinvae.pipelines.train_plan import make_train_plan
 from skinvae.records import SCORES
 from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
-from skinvae.storage.slices import SliceFile, write_slice
+from skinvae.storage.slice_ids import SliceFile
+from skinvae.storage.slices import write_slice
 from tests.pipelines.conftest import COUNTS, ArchiveFiles, config
 from tests.pipelines.processes import command_environment, skinvae_command
 from tests.pipelines.test_score import assert_same_scores
@@ -211,9 +212,10 @@ def test_what_a_prepared_archive_lacks_is_said_by_every_run(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch:
         patch.setattr(completing, "swap_slices_for_parts", stopped)
-        score([out], model=model, table=table, config=config())
+        with pytest.raises(Interrupted):
+            score([out], model=model, table=table, config=config())
     only_the_swap_is_left = score([out], model=model, table=table, config=config())
     nothing_is_left = score([out], model=model, table=table, config=config())
     for summary in (only_the_swap_is_left, nothing_is_left):

@@ -16,10 +16,12 @@ from skinvae.config import build_config
 from skinvae.errors import BundleError, InputError, UsageError
 from skinvae.pipelines import completing
 from skinvae.pipelines.score import score
-from skinvae.storage.compaction import plan_parts, write_part
+from skinvae.storage.commit_protocol import plan_parts
+from skinvae.storage.compaction import write_part
 from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
-from skinvae.storage.slices import SliceFile, SliceId, write_slice
+from skinvae.storage.slice_ids import SliceFile, SliceId
+from skinvae.storage.slices import write_slice
 from tests.pipelines.conftest import SMALL, ArchiveFiles, config
 
 

@@ -30,7 +30,8 @@ from skinvae.records import SCORE_SCHEMA
 from skinvae.storage.compaction import swap_slices_for_parts, write_part
 from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
-from skinvae.storage.slices import SliceId, write_slice
+from skinvae.storage.slice_ids import SliceId
+from skinvae.storage.slices import write_slice
 from tests.regenerate_docs import SCORE_TABLE_PAGE, score_table_page
 
 if sys.version_info >= (3, 11):

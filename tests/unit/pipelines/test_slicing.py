@@ -13,7 +13,7 @@ from skinvae.pipelines.slice_job import WorkPlan
 from skinvae.pipelines.slicing import Done, OpenedArchive
 from skinvae.storage.filesystem import Location
 from skinvae.storage.ranges import Ranges
-from skinvae.storage.slices import SliceFile, SliceId
+from skinvae.storage.slice_ids import SliceFile, SliceId
 from skinvae.storage.sources import Source
 
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 from skinvae.records import SCORE_SCHEMA
 from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
-from skinvae.storage.slices import SliceFile, SliceId, write_slice
+from skinvae.storage.slice_ids import SliceFile, SliceId
+from skinvae.storage.slices import write_slice
 
 PROVENANCE = {"run_id": "run-1", "model": "m"}
 

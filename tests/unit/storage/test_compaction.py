@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,22 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from deltalake.transaction import AddAction, RemoveAction
 
 from skinvae.errors import TableError
 from skinvae.records import SCORE_SCHEMA
-from skinvae.storage.compaction import (
-    Part,
-    PartFile,
-    delete_lost_parts,
-    plan_parts,
-    swap_slices_for_parts,
-    write_part,
-)
+from skinvae.storage.commit_protocol import Change, LiveFile, NewFile, Part, plan_parts
+from skinvae.storage.compaction import delete_expired_slices, delete_lost_parts, swap_slices_for_parts, write_part
 from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
-from skinvae.storage.slice_table import LiveFile, add_action, remove_action
-from skinvae.storage.slices import SliceId
+from skinvae.storage.slice_ids import SliceId
+from skinvae.storage.slices import slices_written
 from tests.unit.storage.rows import PROVENANCE, commit, members, slice_id, write
 
 SLICES = [slice_id(start, start + 10) for start in range(0, 120, 10)]
@@ -49,7 +43,7 @@ def table(location: Location) -> ScoreTable:
     return table
 
 
-def write_all(location: Location) -> Callable[[Sequence[Part]], list[PartFile]]:
+def write_all(location: Location) -> Callable[[Sequence[Part]], list[NewFile]]:
     return lambda parts: [write_part(location, part) for part in parts]
 
 
@@ -163,7 +157,7 @@ def test_a_swap_that_loses_to_a_commit_plans_again(table: ScoreTable) -> None:
     other = ScoreTable.open(table.location)
     calls: list[int] = []
 
-    def slow_write(parts: Sequence[Part]) -> list[PartFile]:
+    def slow_write(parts: Sequence[Part]) -> list[NewFile]:
         calls.append(sum(len(part.slices) for part in parts))
         if len(calls) == 1:
             commit(other, slice_id(120, 130))
@@ -226,12 +220,9 @@ def test_cleaning_at_once_from_many_drivers_fails_none(table: ScoreTable) -> Non
 
 
 def swap_as_a_driver_that_is_killed_after_its_commit(table: ScoreTable) -> None:
-    def actions() -> list[AddAction | RemoveAction]:
-        written = write_all(table.location)(plan_parts(table.live_files()))
-        adds = [add_action(one.part.path, one.num_bytes, one.num_rows, data_change=False) for one in written]
-        return adds + [remove_action(file.path) for one in written for file in one.part.slices]
-
-    table.compare_and_swap(actions, provenance=PROVENANCE)
+    parts = plan_parts(table.live_files())
+    added, removed = write_all(table.location)(parts), [file.path for part in parts for file in part.slices]
+    assert table.commit(Change(tuple(added), tuple(removed), changes_rows=False), provenance=PROVENANCE)
 
 
 def test_parts_are_planned_in_reading_order_and_to_size() -> None:
@@ -272,3 +263,15 @@ def test_rows_are_counted_by_status_before_and_after_the_swap(location: Location
     assert ScoreTable.open(location).count_by_status("cccc", source_ids=["aaaa"]) == expected
     assert table.count_by_status("cccc", source_ids=["aaaa", "bbbb"]) == {"ok": 26, "truncated": 3}
     assert table.count_by_status("eeee", source_ids=["aaaa"]) == {}
+
+
+def test_slice_files_are_deleted_once_a_part_has_held_their_rows_for_the_retention(table: ScoreTable) -> None:
+    snapshot = DeltaTable(table.location.uri)
+    compact(table)
+    assert delete_expired_slices(table, retention_seconds=60) == 0
+    assert len(snapshot.to_pandas()) == 120
+    commit(table, slice_id(120, 130))
+    time.sleep(0.01)
+    assert delete_expired_slices(table, retention_seconds=0) == 12
+    assert slices_written(table.location) == [slice_id(120, 130)], "what is in no part yet stays"
+    assert len(members(ScoreTable.open(table.location))) == 130

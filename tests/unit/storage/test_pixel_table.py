@@ -30,7 +30,8 @@ from skinvae.storage.pixel_table import (
     write_preparation,
     write_sources,
 )
-from skinvae.storage.slices import SliceId, write_slice
+from skinvae.storage.slice_ids import SliceId
+from skinvae.storage.slices import write_slice
 from skinvae.storage.sources import Source
 
 SIZE = 4

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from skinvae.errors import TableError
 from skinvae.records import SCORE_SCHEMA
 from skinvae.storage.filesystem import Location
-from skinvae.storage.slices import SLICES_FOLDER, SliceId, counts_of_part, slices_written, write_slice
+from skinvae.storage.slice_ids import SLICES_FOLDER, SliceId
+from skinvae.storage.slices import counts_of_part, slices_written, write_slice
 from tests.unit.storage.rows import PROVENANCE, rows_of, slice_id, write
 
 digests = st.text("0123456789abcdef", min_size=1, max_size=16)
