@@ -270,10 +270,10 @@ def _polled(dataset: Dataset, *, seconds: float) -> Iterator[SliceFile | Unreada
 
 
 @ray.remote(num_cpus=1)
-def _write_part_task(table: Location, part: Part) -> NewFile:
+def _write_part_task(table: Location, part: Part) -> NewFile | None:
     return write_part(table, part)
 
 
-def _write_parts(table: Location, parts: Sequence[Part]) -> list[NewFile]:
-    written: list[NewFile] = ray.get([_write_part_task.remote(table, part) for part in parts])
+def _write_parts(table: Location, parts: Sequence[Part]) -> list[NewFile | None]:
+    written: list[NewFile | None] = ray.get([_write_part_task.remote(table, part) for part in parts])
     return written

@@ -126,9 +126,19 @@ class Pause:
 
 @dataclass(frozen=True)
 class WriteParts:
-    """Create the parts from their slices, those that are absent. Answer: one NewFile for each."""
+    """Create the parts from their slices, if absent. Answer: a NewFile for each; None if a slice's file is gone."""
 
     parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class RewriteParts:
+    """Create copies of the parts with other rows in the same slices, if absent.
+
+    Answer: a NewFile for each; None if a part is gone.
+    """
+
+    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,7 @@ class Delete:
     path: str
 
 
-Effect = Reload | Commit | Pause | WriteParts | ListParts | ReadHeader | ListSlices | Delete
+Effect = Reload | Commit | Pause | WriteParts | RewriteParts | ListParts | ReadHeader | ListSlices | Delete
 
 Steps = Generator[Effect, Any, T]
 """A protocol under way, which returns a T."""
@@ -189,14 +199,14 @@ def run(steps: Steps[T], store: Store) -> T:
         answer = store.carry_out(effect)
 
 
-def compare_and_swap(derive: Callable[[], Steps[Change]]) -> Steps[None]:
+def compare_and_swap(derive: Callable[[], Steps[Change | None]]) -> Steps[None]:
     """Commit what `derive` makes of the view, and derive it again from a newer one until that succeeds.
 
-    An empty change needs no commit. Raises TableError if that never came to an end.
+    An empty change needs no commit. None says that the view is out of date. Raises TableError if that never ended.
     """
     for attempt in range(MAX_COMMIT_ATTEMPTS):
         change = yield from derive()
-        if not (change.add or change.remove) or (yield Commit(change)):
+        if change is not None and (change == Change() or (yield Commit(change))):
             return
         yield Pause(attempt)
         yield Reload()
@@ -208,7 +218,7 @@ def commit_slices(view: View, files: Iterable[SliceFile]) -> Steps[list[SliceFil
     wanted = {file.slice_id: file for file in files}
     added: list[SliceFile] = []
 
-    def derive() -> Steps[Change]:
+    def derive() -> Steps[Change | None]:
         added[:] = [wanted[one] for one in without_overlap(wanted, view.covered())]
         return Change(add=tuple(NewFile(one.path, one.num_bytes, one.num_rows) for one in added))
         yield  # derives without effects
@@ -224,17 +234,40 @@ def swap_slices_for_parts(view: View, *, part_bytes: int = PART_BYTES) -> Steps[
     """
     num_parts = 0
 
-    def derive() -> Steps[Change]:
+    def derive() -> Steps[Change | None]:
         nonlocal num_parts
         parts = tuple(plan_parts(view.live_files(), part_bytes=part_bytes))
-        written: Sequence[NewFile] = (yield WriteParts(parts)) if parts else ()
-        num_parts = len(written)
+        num_parts = len(parts)
+        if not parts:
+            return Change()
+        written: Sequence[NewFile] | None = yield WriteParts(parts)
         replaced = tuple(file.path for part in parts for file in part.slices)
-        return Change(add=tuple(written), remove=replaced, changes_rows=False)
+        return None if written is None else Change(tuple(written), replaced, changes_rows=False)
 
     yield from compare_and_swap(derive)
     yield from delete_lost_parts(view)
     return num_parts
+
+
+def replace_parts(view: View, paths: Collection[str]) -> Steps[list[str]]:
+    """Replace parts by their rewritten copies, in one commit; returns those that were replaced by this.
+
+    One that another driver has replaced meanwhile is left out. What was replaced is deleted at once, although readers
+    of older snapshots may want it still: readers of plain Parquet, who see every top-level file, would see rows twice.
+    """
+    replaced: tuple[str, ...] = ()
+
+    def derive() -> Steps[Change | None]:
+        nonlocal replaced
+        replaced = tuple(file.path for file in view.live_files() if file.path in paths)
+        if not replaced:
+            return Change()
+        written: Sequence[NewFile] | None = yield RewriteParts(replaced)
+        return None if written is None else Change(tuple(written), replaced)
+
+    yield from compare_and_swap(derive)
+    yield from delete_lost_parts(view)
+    return list(replaced)
 
 
 def delete_lost_parts(view: View) -> Steps[list[str]]:

@@ -29,10 +29,19 @@ _NUM_READS_AT_ONCE = 16
 """Slice files are small: what their reading takes is waiting."""
 
 
-def write_part(table: Location, part: Part) -> NewFile:
-    """Write the rows of the part's slices as one file, or take the one that an earlier attempt wrote."""
-    with ThreadPoolExecutor(max_workers=_NUM_READS_AT_ONCE) as pool:
-        slices = list(pool.map(lambda file: _read_rows(table / file.path), part.slices))
+def write_part(table: Location, part: Part) -> NewFile | None:
+    """Write the rows of the part's slices as one file, or take the one that an earlier attempt wrote.
+
+    None if a slice's file is gone: another driver has swapped, and deleted it when its time came.
+    """
+    with unless_gone():
+        with ThreadPoolExecutor(max_workers=_NUM_READS_AT_ONCE) as pool:
+            slices = list(pool.map(lambda file: _read_rows(table / file.path), part.slices))
+        return _created(table, part, slices)
+    return None
+
+
+def _created(table: Location, part: Part, slices: list[pa.Table]) -> NewFile:
     counts = {slice_id: count_statuses(one) for slice_id, one in zip(part.slice_ids, slices, strict=True)}
     metadata = part_metadata(counts, [slice_provenance(one) for one in slices])
     data = parquet_bytes(list(zip(part.slice_ids, slices, strict=True)), metadata=metadata)

@@ -44,8 +44,8 @@ from skinvae.storage.slices import counts_of_part, counts_of_slice, part_paths, 
 
 Table = TypeVar("Table", bound="SliceTable")
 
-WriteAll = Callable[[Sequence[Part]], Sequence[NewFile]]
-"""Writes parts, wherever its owner wants that work done."""
+WriteAll = Callable[[Sequence[Part]], Sequence[NewFile | None]]
+"""Writes parts, wherever its owner wants that work done; None for one that cannot be written any more."""
 
 APP_ID = "skinvae"
 
@@ -236,7 +236,8 @@ class DeltaStore:
                 time.sleep(min(0.05 * 2**attempt, 2.0))
             case WriteParts(parts):
                 assert self._write_parts is not None
-                answer = self._write_parts(parts)
+                written = self._write_parts(parts)
+                answer = None if None in written else written
             case ListParts():
                 answer = part_paths(location)
             case ReadHeader(path):

@@ -6,7 +6,6 @@ Every file is a set of rows; the value in a row is a function of the archive and
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,6 +23,7 @@ from skinvae.storage.commit_protocol import (
     Pause,
     ReadHeader,
     Reload,
+    RewriteParts,
     WriteParts,
 )
 from skinvae.storage.ranges import Ranges
@@ -37,6 +37,9 @@ SOURCES, SCORING = ("aaaa", "bbbb"), "cccc"
 
 Row = tuple[str, int, int]
 """(source_id, member, value)"""
+
+REJECTED = -1
+"""The value of every third member, until it is tried again."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class ModelStore:
     """False makes commits blind, as appends to a Delta table are: the check must find what goes wrong then."""
     files: dict[str, Content] = field(default_factory=dict)
     versions: list[Version] = field(default_factory=lambda: [Version({}, {})])
+    retired: set[str] = field(default_factory=set)
+    """Files whose rows a commit changed: they are not kept for readers of older snapshots."""
     now_ms: int = 0
 
     def create_slice(self, one: SliceId) -> None:
@@ -86,16 +91,30 @@ class ModelStore:
         for path in change.remove:
             files.pop(path, None)
             slices.pop(path, None)
+        if change.changes_rows:
+            self.retired.update(change.remove)
         for new in change.add:
             files[new.path] = LiveFile(new.path, new.num_bytes, new.num_rows, self.now_ms)
             slices[new.path] = self.files[new.path].slices
         self.versions.append(Version(files, slices))
         return True
 
-    def write_parts(self, effect: WriteParts) -> list[NewFile]:
+    def rewrite_parts(self, effect: RewriteParts) -> list[NewFile] | None:
+        written: list[NewFile] = []
+        if not self.files.keys() >= set(effect.paths):
+            return None
+        for path in effect.paths:
+            old = self.files[path]
+            new = f"part-again-{path.removeprefix('part-')}"
+            rows = tuple(retried(row) for row in old.rows)
+            self.files.setdefault(new, Content(rows, old.slices, frozenset([path])))
+            written.append(NewFile(new, len(rows), len(rows)))
+        return written
+
+    def write_parts(self, effect: WriteParts) -> list[NewFile] | None:
         for part in effect.parts:
             if any(file.path not in self.files for file in part.slices):
-                raise FileNotFoundError
+                return None
             sources = [self.files[file.path] for file in part.slices]
             rows = tuple(row for source in sources for row in source.rows)
             replaces = frozenset(file.path for file in part.slices)
@@ -150,10 +169,7 @@ class Driver:
 
     def step(self) -> None:
         """The effect takes place and its answer arrives."""
-        try:
-            self._advance(self._carry_out())
-        except FileNotFoundError:  # of a driver that slept for longer than replaced files are kept: it ends
-            self.is_alive = False
+        self._advance(self._carry_out())
 
     def failed_before(self) -> None:
         """The effect does not take place. Of a commit the driver hears that nobody knows; any other ends it."""
@@ -161,16 +177,14 @@ class Driver:
 
     def failed_after(self) -> None:
         """The effect takes place, but the driver hears of a failure: the answer was lost."""
-        with suppress(FileNotFoundError):
-            self._carry_out()
+        self._carry_out()
         self._hear_of_a_failure()
 
     def killed_before(self) -> None:
         self.is_alive = False
 
     def killed_after(self) -> None:
-        with suppress(FileNotFoundError):
-            self._carry_out()
+        self._carry_out()
         self.is_alive = False
 
     def _hear_of_a_failure(self) -> None:
@@ -198,6 +212,8 @@ class Driver:
                     self.view.version = len(store.versions) - 1
             case WriteParts() as write:
                 answer = store.write_parts(write)
+            case RewriteParts() as rewrite:
+                answer = store.rewrite_parts(rewrite)
             case ListParts():
                 answer = [path for path in store.files if path.startswith("part-")]
             case ReadHeader(path):
@@ -242,6 +258,23 @@ def scoring_life(
     return life
 
 
+def retrying_life(store: ModelStore, **options: Any) -> Callable[[ModelView], Life]:
+    """A scoring job, and behind it another try at what it rejected."""
+    score = scoring_life(store, **options)
+
+    def life(view: ModelView) -> Life:
+        yield from score(view)
+        yield Reload()
+        with_rejects = {
+            file.path
+            for file in view.live_files()
+            if not file.is_slice and any(value == REJECTED for *_, value in store.files[file.path].rows)
+        }
+        yield from commit_protocol.replace_parts(view, with_rejects)
+
+    return life
+
+
 def missing_slices(view: ModelView, source: str, *, slice_size: int) -> list[SliceId]:
     gaps = view.covered().get((source, SCORING), Ranges()).gaps(0, NUM_MEMBERS)
     return [
@@ -257,4 +290,12 @@ def file_of(one: SliceId) -> SliceFile:
 
 
 def rows_of(source: str, start: int, stop: int) -> tuple[Row, ...]:
-    return tuple((source, member, 31 * member + ord(source[0])) for member in range(start, stop))
+    """As they are scored first."""
+    rows = (retried((source, member, REJECTED)) for member in range(start, stop))
+    return tuple((source, member, REJECTED if member % 3 == 0 else value) for source, member, value in rows)
+
+
+def retried(row: Row) -> Row:
+    """With the value that the member has at last."""
+    source, member, _ = row
+    return source, member, 31 * member + ord(source[0])
