@@ -33,6 +33,10 @@ PART_BYTES = 128 * 2**20
 """Size of a top-level file: large enough for few requests, small enough to be written from memory."""
 
 
+SLICE_OVERHEAD_BYTES = 12_000
+"""Schema, metadata and heads of columns, which a slice file has beside its rows: 11 to 13 KB, and a part about once."""
+
+
 @dataclass(frozen=True)
 class LiveFile:
     """One Parquet file of a snapshot."""
@@ -304,17 +308,22 @@ def delete_expired_slices(view: View, *, before_ms: int) -> Steps[int]:
 
 
 def plan_parts(files: Iterable[LiveFile], *, part_bytes: int = PART_BYTES) -> list[Part]:
-    """Group the slice files, in order of scoring, archive and member, into parts of about `part_bytes`."""
+    """Group the slice files, in order of scoring, archive and member, into parts of up to about `part_bytes`."""
     ordered = sorted((file for file in files if file.is_slice), key=lambda file: _reading_order(file.path))
     groups: list[list[LiveFile]] = []
     group_bytes = 0
     for file in ordered:
-        if not groups or group_bytes + file.num_bytes > part_bytes:
+        if not groups or group_bytes + bytes_in_part(file) > part_bytes:
             groups.append([])
             group_bytes = 0
         groups[-1].append(file)
-        group_bytes += file.num_bytes
+        group_bytes += bytes_in_part(file)
     return [Part(tuple(group)) for group in groups]
+
+
+def bytes_in_part(file: LiveFile) -> int:
+    """What the rows of a slice file add to a part, about."""
+    return max(1, file.num_bytes - SLICE_OVERHEAD_BYTES)
 
 
 def _reading_order(path: str) -> tuple[str, str, int]:

@@ -17,7 +17,15 @@ from deltalake import DeltaTable, write_deltalake
 
 from skinvae.errors import TableError
 from skinvae.records import SCORE_SCHEMA
-from skinvae.storage.commit_protocol import Change, LiveFile, NewFile, Part, plan_parts
+from skinvae.storage.commit_protocol import (
+    SLICE_OVERHEAD_BYTES,
+    Change,
+    LiveFile,
+    NewFile,
+    Part,
+    bytes_in_part,
+    plan_parts,
+)
 from skinvae.storage.compaction import delete_expired_slices, delete_lost_parts, swap_slices_for_parts, write_part
 from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
@@ -53,7 +61,7 @@ def compact(table: ScoreTable, **options: int) -> int:
 
 def half(table: ScoreTable) -> int:
     """Bytes that make two parts of the table: half of it, and the slice that would not fit quite."""
-    sizes = [file.num_bytes for file in table.live_files()]
+    sizes = [bytes_in_part(file) for file in table.live_files()]
     return sum(sizes) // 2 + max(sizes)
 
 
@@ -227,7 +235,7 @@ def swap_as_a_driver_that_is_killed_after_its_commit(table: ScoreTable) -> None:
 
 def test_parts_are_planned_in_reading_order_and_to_size() -> None:
     ids = [slice_id(s, s + 10, source=source, scoring=scoring) for scoring in "dc" for source in "ba" for s in (90, 5)]
-    files = [LiveFile(one.path, 100, 10) for one in ids] + [LiveFile("part-x.parquet", 100, 10)]
+    files = [LiveFile(one.path, SLICE_OVERHEAD_BYTES + 100, 10) for one in ids] + [LiveFile("part-x.parquet", 100, 10)]
     parts = plan_parts(files, part_bytes=250)
     assert [len(part.slices) for part in parts] == [2, 2, 2, 2]
     planned = [one for part in parts for one in part.slice_ids]
