@@ -129,7 +129,8 @@ def train(
 
 @app.command(
     epilog="Example: skinvae score s3://bucket/archive.zip --model out/model --table s3://bucket/scores. "
-    "Running it again scores only what is missing." + _EXIT_CODES
+    "Running it again scores only what is missing; with --retry timeout,crashed also what failed for these reasons."
+    + _EXIT_CODES
 )
 @_reports_errors
 def score(
@@ -138,6 +139,13 @@ def score(
     table: Annotated[
         str, typer.Option(help="Score table, a Delta table; made if it is not there.", show_default=False)
     ],
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            help="Score rejected images again that have these status codes, and replace their rows: timeout,crashed.",
+            show_default=False,
+        ),
+    ] = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
@@ -148,11 +156,13 @@ def score(
     from skinvae.config import load_config
 
     settings = load_config(config, assignments or ())
+    from skinvae.pipelines.retrying import parse_statuses
     from skinvae.pipelines.score import check_reject_limit
     from skinvae.pipelines.score import score as run
     from skinvae.pipelines.slice_job import check_damage
 
-    summary = run(archives, model=model, table=table, config=settings, dry_run=dry_run)
+    statuses = parse_statuses(retry) if retry else ()
+    summary = run(archives, model=model, table=table, config=settings, retry_statuses=statuses, dry_run=dry_run)
     if as_json:
         print_json(summary.as_dict() | {"num_scored": summary.num_ok})
     else:

@@ -48,6 +48,7 @@ def score_lines(summary: JobSummary, *, dry_run: bool) -> list[str]:
         return [_would(summary, "scored")]
     return [
         *_did(summary, "scored"),
+        *_retried(summary),
         f"table: {summary.table} (scoring {summary.scoring_id})",
         'try:   duckdb -c "SELECT image_id, vae_reconst, p_value '
         f"FROM read_parquet('{summary.table}/*.parquet') WHERE scoring_id = '{summary.scoring_id}' "
@@ -71,6 +72,13 @@ def _did(summary: JobSummary, done: str) -> list[str]:
         f"{summary.num_already_done:,} of {summary.num_members:,} members were done before",
         f"{summary.seconds:.0f} s{speed}",
     ]
+
+
+def _retried(summary: JobSummary) -> list[str]:
+    if not summary.retried:
+        return []
+    became = ", ".join(f"{count:,} {status}" for status, count in sorted(summary.retried.items()))
+    return [f"{sum(summary.retried.values()):,} rejected images were tried again: {became}"]
 
 
 def print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None:

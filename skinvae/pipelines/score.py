@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
@@ -13,20 +13,30 @@ from ray.util.annotations import RayDeprecationWarning
 from skinvae.config import Config
 from skinvae.errors import RejectLimitExceeded
 from skinvae.pipelines.completing import Dataset, complete
+from skinvae.pipelines.retrying import retry
 from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.scoring_job import make_job
 from skinvae.pipelines.scoring_stages import ScoreStage, ScoringJob, write_stage
 from skinvae.pipelines.slice_job import JobSummary, summarise
-from skinvae.pipelines.slicing import open_archives
+from skinvae.pipelines.slicing import OpenedArchive, open_archives
 from skinvae.records import Status
 from skinvae.storage.bundle import CONFIG, SPLIT
 from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
 
 
-def score(archives: Sequence[str], *, model: str, table: str, config: Config, dry_run: bool = False) -> JobSummary:
+def score(
+    archives: Sequence[str],
+    *,
+    model: str,
+    table: str,
+    config: Config,
+    retry_statuses: Collection[str] = (),
+    dry_run: bool = False,
+) -> JobSummary:
     """Score every image of the archives that the table does not hold yet, and commit the rows as they come.
 
+    Then score again the rejected images whose status codes are in `retry_statuses`, and replace their rows.
     Raises as `completing.complete` does; see also `check_damage` and `check_reject_limit`.
     """
     job = make_job(Location.parse(model), Location.parse(table), config)
@@ -35,10 +45,26 @@ def score(archives: Sequence[str], *, model: str, table: str, config: Config, dr
         return summarise(job, opened, ScoreTable.open_if_exists(job.table))
     score_table = ScoreTable.open_or_create(job.table)
     _copy_model_files(job)
+    summary = _complete(job, opened, score_table, config=config)
+    if retry_statuses:
+        summary.retried = retry(
+            job,
+            opened,
+            score_table,
+            statuses=retry_statuses,
+            ray_settings=config.ray,
+            complete_table=functools.partial(_complete, config=config),
+        )
+        source_ids = {one.source.source_id for one in opened}
+        summary.in_table = score_table.count_by_status(job.scoring_id, source_ids=source_ids)
+    return summary
+
+
+def _complete(job: ScoringJob, opened: Sequence[OpenedArchive], table: ScoreTable, *, config: Config) -> JobSummary:
     return complete(
         job,
         opened,
-        score_table,
+        table,
         slice_size=config.score.slice_size,
         commit_seconds=config.score.commit_seconds,
         retention_hours=config.score.retention_hours,

@@ -86,6 +86,8 @@ class JobSummary:
     """Images that this run did or rejected."""
     in_table: dict[str, int] = field(default_factory=dict)
     """Rows of the command's archives that the table now holds, by status; empty after a dry run."""
+    retried: dict[str, int] = field(default_factory=dict)
+    """What became of rejected images that were tried again, by status."""
     damaged: list[str] = field(default_factory=list)
     """Of each archive that could not be read to its end, what is wrong with it."""
     seconds: float = 0.0

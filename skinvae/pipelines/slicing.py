@@ -38,6 +38,8 @@ class OpenedArchive:
     archive: Archive
     lack: InputError | None = None
     """Of a prepared archive that is not complete: what is to be said when the rest is done."""
+    only: Ranges | None = None
+    """The members that the job is about, where those are not all."""
 
     def num_members(self, done: Done) -> int | None:
         """All members; of a stream they are known once its last slice is done, and None before."""
@@ -48,6 +50,8 @@ class OpenedArchive:
 
     def missing(self, done: Done) -> Missing:
         """What is still to be read."""
+        if self.only is not None:
+            return Missing(tuple(self.only.minus(done.members)), done.offsets)
         num_members = self.num_members(done)
         if num_members is not None:
             return Missing(tuple(done.members.gaps(0, num_members)), done.offsets)
@@ -55,7 +59,7 @@ class OpenedArchive:
 
     def num_bytes_unread(self, done: Done) -> int:
         """Of a stream whose end is not known: the bytes behind what is done; 0 for all else."""
-        if self.num_members(done) is not None:
+        if self.only is not None or self.num_members(done) is not None:
             return 0
         return self.source.num_bytes - done.offsets.get(done.members.stop, 0)
 

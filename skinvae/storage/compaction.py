@@ -6,22 +6,27 @@ Two drivers may do this at once: a part is named by the slices it holds and crea
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skinvae.storage import commit_protocol
 from skinvae.storage.commit_protocol import PART_BYTES, NewFile, Part, run
 from skinvae.storage.filesystem import Location
-from skinvae.storage.slice_table import DeltaStore, SliceTable, WriteAll
+from skinvae.storage.slice_ids import SliceId
+from skinvae.storage.slice_table import DeltaStore, RewriteAll, SliceTable, WriteAll
 from skinvae.storage.slices import (
     count_statuses,
     counts_of_part,
     parquet_bytes,
     part_metadata,
-    slice_provenance,
+    provenances_of,
     unless_gone,
 )
 
@@ -37,20 +42,66 @@ def write_part(table: Location, part: Part) -> NewFile | None:
     with unless_gone():
         with ThreadPoolExecutor(max_workers=_NUM_READS_AT_ONCE) as pool:
             slices = list(pool.map(lambda file: _read_rows(table / file.path), part.slices))
-        return _created(table, part, slices)
+        provenances = [its for one in slices for its in provenances_of(one)]
+        return _created(table, part.path, list(zip(part.slice_ids, slices, strict=True)), provenances)
     return None
 
 
-def _created(table: Location, part: Part, slices: list[pa.Table]) -> NewFile:
-    counts = {slice_id: count_statuses(one) for slice_id, one in zip(part.slice_ids, slices, strict=True)}
-    metadata = part_metadata(counts, [slice_provenance(one) for one in slices])
-    data = parquet_bytes(list(zip(part.slice_ids, slices, strict=True)), metadata=metadata)
-    destination = table / part.path
+def rewrite_part(
+    table: Location,
+    path: str,
+    *,
+    revision: str,
+    rows: pa.Table,
+    statuses: Collection[str],
+    provenance: dict[str, str],
+) -> NewFile | None:
+    """Write a copy of the part in which rows with one of these statuses give way to those of `rows` with their key.
+
+    Take the one that an earlier attempt wrote under the same `revision`. None if the part is gone.
+    """
+    with unless_gone():
+        part = _read_rows(table / path)
+        first, slices = 0, []
+        for slice_id, counts in counts_of_part(table / path).items():
+            num_rows = sum(counts.values())
+            slices.append((slice_id, _replaced(part.slice(first, num_rows), rows, slice_id, statuses)))
+            first += num_rows
+        provenances = [*provenances_of(part), provenance]
+        digest = hashlib.blake2b(f"{path}\n{revision}".encode(), digest_size=16)
+        return _created(table, f"part-{digest.hexdigest()}.parquet", slices, provenances, replaces=[path])
+    return None
+
+
+def _replaced(old: pa.Table, rows: pa.Table, slice_id: SliceId, statuses: Collection[str]) -> pa.Table:
+    of_source = pc.equal(rows["source_id"], slice_id.source_id)
+    new = rows.filter(of_source).select(old.schema.names)
+    position = pc.index_in(old["member_index"].combine_chunks(), new["member_index"].combine_chunks())
+    gives_way = pc.and_(pc.is_in(old["status"], pa.array(statuses)), pc.is_valid(position))
+    chosen = pc.if_else(gives_way, pc.add(position, old.num_rows), np.arange(old.num_rows, dtype=np.int32))
+    both = pa.concat_tables([old.replace_schema_metadata(None), new.replace_schema_metadata(None)])
+    # Which slice a row belongs to is no matter of who wrote it last.
+    index = old.schema.get_field_index("slice_id")
+    return both.take(chosen).set_column(index, old.schema.field(index), old["slice_id"])
+
+
+def _created(
+    table: Location,
+    path: str,
+    slices: Sequence[tuple[SliceId, pa.Table]],
+    provenances: Iterable[dict[str, str]],
+    *,
+    replaces: Sequence[str] = (),
+) -> NewFile:
+    counts = {slice_id: count_statuses(rows) for slice_id, rows in slices}
+    data = parquet_bytes(slices, metadata=part_metadata(counts, provenances, replaces=replaces))
+    destination = table / path
+    num_rows = sum(rows.num_rows for _, rows in slices)
     if not destination.create_bytes(data):
         with unless_gone():
-            assert counts_of_part(destination) == counts
+            assert counts_of_part(destination).keys() == counts.keys()
             data = destination.read_bytes()
-    return NewFile(part.path, len(data), sum(one.num_rows for one in slices))
+    return NewFile(path, len(data), num_rows)
 
 
 def _read_rows(file: Location) -> pa.Table:
@@ -63,6 +114,14 @@ def swap_slices_for_parts(
     """Replace every slice file of the table by parts and return how many parts came in."""
     store = DeltaStore(table, provenance=provenance, write_parts=write_all)
     return run(commit_protocol.swap_slices_for_parts(table, part_bytes=part_bytes), store)
+
+
+def replace_parts(
+    table: SliceTable, paths: Collection[str], *, provenance: dict[str, str], rewrite_all: RewriteAll
+) -> list[str]:
+    """Replace parts by their rewritten copies, in one commit; returns those that were replaced by this."""
+    store = DeltaStore(table, provenance=provenance, rewrite_parts=rewrite_all)
+    return run(commit_protocol.replace_parts(table, paths), store)
 
 
 def delete_lost_parts(table: SliceTable) -> list[str]:

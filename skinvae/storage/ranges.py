@@ -55,6 +55,15 @@ class Ranges:
     def union(self, other: Ranges) -> Ranges:
         return Ranges([*self._pairs, *other._pairs])
 
+    def minus(self, other: Ranges) -> Ranges:
+        """What is in this set and not in the other."""
+        return Ranges(pair for start, stop in self._pairs for pair in other.gaps(start, stop))
+
+    def bridged(self, gap: int) -> Ranges:
+        """The set with all gaps of at most so many integers filled."""
+        widened = Ranges((start, stop + gap) for start, stop in self._pairs)
+        return Ranges((start, stop - gap) for start, stop in widened)
+
     def gaps(self, start: int, stop: int) -> Ranges:
         """What [start, stop) holds beyond the set."""
         missing, position = [], start

@@ -34,6 +34,7 @@ from skinvae.storage.commit_protocol import (
     Pause,
     ReadHeader,
     Reload,
+    RewriteParts,
     WriteParts,
     run,
 )
@@ -46,6 +47,9 @@ Table = TypeVar("Table", bound="SliceTable")
 
 WriteAll = Callable[[Sequence[Part]], Sequence[NewFile | None]]
 """Writes parts, wherever its owner wants that work done; None for one that cannot be written any more."""
+
+RewriteAll = Callable[[Sequence[str]], Sequence[NewFile | None]]
+"""Writes copies of the parts at these paths; None for one that is gone."""
 
 APP_ID = "skinvae"
 
@@ -136,9 +140,10 @@ class SliceTable:
         """The slices whose rows the file holds. Top-level files are asked by their footers, each once."""
         if file.is_slice:
             return [SliceId.from_path(file.path)]
-        return list(self._counts_in_part(file))
+        return list(self.counts_in_part(file))
 
-    def _counts_in_part(self, file: LiveFile) -> dict[SliceId, Counts]:
+    def counts_in_part(self, file: LiveFile) -> dict[SliceId, Counts]:
+        """What a top-level file says of its slices: rows by status code."""
         if file.path not in self._counts_by_path:
             self._counts_by_path[file.path] = counts_of_part(self.location / file.path)
         return self._counts_by_path[file.path]
@@ -199,9 +204,7 @@ class SliceTable:
             ]
             for slice_id in chosen:
                 in_file = (
-                    counts_of_slice(self.location / file.path)
-                    if file.is_slice
-                    else self._counts_in_part(file)[slice_id]
+                    counts_of_slice(self.location / file.path) if file.is_slice else self.counts_in_part(file)[slice_id]
                 )
                 total.update(in_file)
         return dict(total)
@@ -221,8 +224,16 @@ class SliceTable:
 class DeltaStore:
     """Carries out a table's protocols on Delta and on the files beside its log."""
 
-    def __init__(self, table: SliceTable, *, provenance: dict[str, str], write_parts: WriteAll | None = None) -> None:
-        self._table, self._provenance, self._write_parts = table, provenance, write_parts
+    def __init__(
+        self,
+        table: SliceTable,
+        *,
+        provenance: dict[str, str],
+        write_parts: WriteAll | None = None,
+        rewrite_parts: RewriteAll | None = None,
+    ) -> None:
+        self._table, self._provenance = table, provenance
+        self._write_parts, self._rewrite_parts = write_parts, rewrite_parts
 
     def carry_out(self, effect: Effect) -> Any:
         location = self._table.location
@@ -237,6 +248,10 @@ class DeltaStore:
             case WriteParts(parts):
                 assert self._write_parts is not None
                 written = self._write_parts(parts)
+                answer = None if None in written else written
+            case RewriteParts(paths):
+                assert self._rewrite_parts is not None
+                written = self._rewrite_parts(paths)
                 answer = None if None in written else written
             case ListParts():
                 answer = part_paths(location)

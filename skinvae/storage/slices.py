@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ _TINY_BYTES = 256 << 10
 _SLICE_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]+-\d+-\d+(-\d+-\d+)?\.parquet")
 _PART_NAME = re.compile(r"part-[0-9a-f]{32}\.parquet")
 _SLICE_KEY, _PROVENANCE_KEY, _PART_KEY = b"skinvae.slice", b"skinvae.provenance", b"skinvae.slices"
+_REPLACES_KEY = b"skinvae.replaces"
 
 
 def write_slice(table: Location, slice_id: SliceId, rows: pa.Table, *, provenance: dict[str, str]) -> SliceFile:
@@ -78,7 +79,9 @@ def read_part_header(part: Location) -> PartHeader | None:
     """What the part says of itself; None if it is gone."""
     with unless_gone():
         slices = counts_of_part(part)
-        return PartHeader(frozenset(slices), frozenset(one.path for one in slices))
+        footer, _ = read_footer(part)
+        replaces = json.loads(footer.metadata.get(_REPLACES_KEY, "null"))
+        return PartHeader(frozenset(slices), frozenset(replaces or (one.path for one in slices)))
     return None
 
 
@@ -99,11 +102,17 @@ def counts_of_slice(file: Location) -> Counts:
     return counts
 
 
-def part_metadata(slices: dict[SliceId, Counts], provenances: list[dict[str, str]]) -> dict[bytes, str]:
-    """Key-value metadata of a top-level file: its slices, and the distinct provenances of their rows."""
+def part_metadata(
+    slices: dict[SliceId, Counts], provenances: Iterable[dict[str, str]], *, replaces: Sequence[str] = ()
+) -> dict[bytes, str]:
+    """Key-value metadata of a top-level file: its slices, and the distinct provenances of their rows.
+
+    `replaces` are the files that it takes the place of, if those are not the slices' own.
+    """
     distinct = [json.loads(text) for text in sorted({json.dumps(one, sort_keys=True) for one in provenances})]
     described = {str(slice_id): counts for slice_id, counts in slices.items()}
-    return {_PART_KEY: json.dumps(described), _PROVENANCE_KEY: json.dumps(distinct)}
+    metadata = {_PART_KEY: json.dumps(described), _PROVENANCE_KEY: json.dumps(distinct)}
+    return metadata | ({_REPLACES_KEY: json.dumps(list(replaces))} if replaces else {})
 
 
 def count_statuses(rows: pa.Table) -> Counts:
@@ -111,10 +120,10 @@ def count_statuses(rows: pa.Table) -> Counts:
     return {row["values"]: row["counts"] for row in rows["status"].value_counts().to_pylist()}
 
 
-def slice_provenance(rows: pa.Table) -> dict[str, str]:
-    """The provenance that `write_slice` put beside the rows of a slice file."""
-    provenance: dict[str, str] = json.loads(rows.schema.metadata[_PROVENANCE_KEY])
-    return provenance
+def provenances_of(rows: pa.Table) -> list[dict[str, str]]:
+    """The provenances beside the rows of a file, of a slice or a part."""
+    found: dict[str, str] | list[dict[str, str]] = json.loads(rows.schema.metadata[_PROVENANCE_KEY])
+    return found if isinstance(found, list) else [found]
 
 
 def read_footer(file: Location) -> tuple[pq.FileMetaData, int]:
