@@ -22,8 +22,8 @@ class Committer:
         self._last_commit = time.monotonic()
         self.made: Counter[str] = Counter()
         """Rows that this run made and committed, by status."""
-        self.num_adopted = 0
-        """Rows that an earlier run had written and this one committed."""
+        self.adopted: Counter[str] = Counter()
+        """Rows that an earlier run had written and this one committed, by status."""
 
     @property
     def poll_seconds(self) -> float:
@@ -51,7 +51,8 @@ class Committer:
 
     def adopt(self, files: Sequence[SliceFile]) -> None:
         """Commit slices that an earlier run wrote."""
-        self.num_adopted += sum(file.num_rows for file in self._commit(files))
+        for file in self._commit(files):
+            self.adopted.update(file.counts)
 
     def _commit(self, files: Sequence[SliceFile]) -> list[SliceFile]:
         if not files:

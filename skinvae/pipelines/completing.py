@@ -19,6 +19,7 @@ from skinvae.pipelines.committing import Committer
 from skinvae.pipelines.decoding import Unreadable
 from skinvae.pipelines.failures import user_errors
 from skinvae.pipelines.progress import say, shown_progress
+from skinvae.pipelines.run_recording import RunRecorder
 from skinvae.pipelines.runtime import Resources, available_resources, ray_session
 from skinvae.pipelines.slice_job import (
     JobSummary,
@@ -62,6 +63,7 @@ def complete(
     slice_size: int,
     commit_seconds: float,
     retention_hours: float,
+    images_column: str | None,
     ray_settings: RaySettings,
     verb: str,
     later_stages: LaterStages,
@@ -85,25 +87,28 @@ def complete(
         later_stages=later_stages,
         num_actors=num_actors,
     )
+    recorder = RunRecorder(job, opened, committer, slice_size=slice_size, images_column=images_column)
     started = time.monotonic()
-    try:
-        completion.run()
-        delete_expired_slices(table, retention_seconds=3600 * retention_hours)
-    except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"interrupted: {committer.made.total():,} images of this run are committed to '{job.table}'; "
-            "run the same command to go on"
-        ) from error
-    summary.seconds = time.monotonic() - started
-    summary.by_status = dict(committer.made)
-    summary.num_adopted = committer.num_adopted
-    summary.num_members, _ = count_members(opened, done_by_source(job, table))
-    source_ids = {one.source.source_id for one in opened}
-    summary.in_table = table.count_by_status(job.scoring_id, source_ids=source_ids)
-    summary.damaged = completion.damaged()
-    if not summary.in_table and not summary.damaged:
-        archives = ", ".join(one.source.uri for one in opened[:_MAX_NAMED])
-        raise InputError(f"none of the {summary.num_members:,} members of {archives} is an image")
+    with recorder:
+        try:
+            completion.run()
+            delete_expired_slices(table, retention_seconds=3600 * retention_hours)
+        except KeyboardInterrupt as error:
+            raise Interrupted(
+                f"interrupted: {committer.made.total():,} images of this run are committed to '{job.table}'; "
+                "run the same command to go on"
+            ) from error
+        summary.seconds = time.monotonic() - started
+        summary.by_status = dict(committer.made)
+        summary.num_adopted = committer.adopted.total()
+        summary.num_members, _ = count_members(opened, done_by_source(job, table))
+        source_ids = {one.source.source_id for one in opened}
+        summary.in_table = table.count_by_status(job.scoring_id, source_ids=source_ids)
+        summary.damaged = completion.damaged()
+        if not summary.in_table and not summary.damaged:
+            archives = ", ".join(one.source.uri for one in opened[:_MAX_NAMED])
+            raise InputError(f"none of the {summary.num_members:,} members of {archives} is an image")
+        recorder.message = "; ".join(summary.damaged)
     return summary
 
 

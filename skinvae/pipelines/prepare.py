@@ -52,6 +52,7 @@ def prepare(archives: Sequence[str], *, out: str, config: Config, dry_run: bool 
         slice_size=config.prepare.slice_size,
         commit_seconds=config.prepare.commit_seconds,
         retention_hours=config.prepare.retention_hours,
+        images_column=config.archives.images_column,
         ray_settings=config.ray,
         verb="preparing",
         later_stages=functools.partial(_keep_pixels, job=job),

@@ -146,15 +146,16 @@ def shown_progress(
 
 
 class RateMeter:
-    """Speed over the last half minute of work, from when the first of it was done.
+    """Speed over the last `window_seconds` of work, from when the first of it was done.
 
     What comes before, such as starting workers or taking over what an earlier run did, tells nothing of the speed.
     """
 
     WINDOW_SECONDS = 30.0
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, window_seconds: float = WINDOW_SECONDS) -> None:
         self._clock = clock
+        self._window_seconds = window_seconds
         self._points: list[tuple[float, int]] = []
 
     def update(self, done: int) -> float:
@@ -163,7 +164,7 @@ class RateMeter:
             return 0.0
         now = self._clock()
         self._points.append((now, done))
-        while len(self._points) > 2 and now - self._points[1][0] > self.WINDOW_SECONDS:
+        while len(self._points) > 2 and now - self._points[1][0] > self._window_seconds:
             self._points.pop(0)
         then, before = self._points[0]
         return (done - before) / (now - then) if now > then else 0.0

@@ -100,8 +100,10 @@ def _files_with(
         for file in table.live_files()
         if not file.is_slice
         and any(
-            one.scoring_id == job.scoring_id and one.source_id in source_ids and not counts.keys().isdisjoint(statuses)
-            for one, counts in table.counts_in_part(file).items()
+            one.scoring_id == job.scoring_id
+            and one.source_id in source_ids
+            and not its.counts.keys().isdisjoint(statuses)
+            for one, its in table.contents_in_part(file).items()
         )
     ]
 

@@ -68,6 +68,7 @@ def _complete(job: ScoringJob, opened: Sequence[OpenedArchive], table: ScoreTabl
         slice_size=config.score.slice_size,
         commit_seconds=config.score.commit_seconds,
         retention_hours=config.score.retention_hours,
+        images_column=config.archives.images_column,
         ray_settings=config.ray,
         verb="scoring",
         later_stages=functools.partial(_score_and_write, job=job, config=config),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,12 +22,13 @@ from skinvae.storage.filesystem import Location
 from skinvae.storage.slice_ids import SliceId
 from skinvae.storage.slice_table import DeltaStore, RewriteAll, SliceTable, WriteAll
 from skinvae.storage.slices import (
-    count_statuses,
-    counts_of_part,
+    SliceContents,
+    contents_of_part,
     parquet_bytes,
     part_metadata,
     provenances_of,
     unless_gone,
+    written_contents,
 )
 
 _NUM_READS_AT_ONCE = 16
@@ -43,7 +44,9 @@ def write_part(table: Location, part: Part) -> NewFile | None:
         with ThreadPoolExecutor(max_workers=_NUM_READS_AT_ONCE) as pool:
             slices = list(pool.map(lambda file: _read_rows(table / file.path), part.slices))
         provenances = [its for one in slices for its in provenances_of(one)]
-        return _created(table, part.path, list(zip(part.slice_ids, slices, strict=True)), provenances)
+        # As they were written: what was altered since must not be made to look right.
+        contents = {slice_id: written_contents(one) for slice_id, one in zip(part.slice_ids, slices, strict=True)}
+        return _created(table, part.path, slices, contents, provenances)
     return None
 
 
@@ -62,14 +65,18 @@ def rewrite_part(
     """
     with unless_gone():
         part = _read_rows(table / path)
-        first, slices = 0, []
-        for slice_id, counts in counts_of_part(table / path).items():
-            num_rows = sum(counts.values())
-            slices.append((slice_id, _replaced(part.slice(first, num_rows), rows, slice_id, statuses)))
-            first += num_rows
+        first, slices, contents = 0, [], {}
+        for slice_id, written in contents_of_part(table / path).items():
+            old = part.slice(first, written.num_rows)
+            new = _replaced(old, rows, slice_id, statuses)
+            slices.append(new)
+            # What was altered since it was written must not be made to look right.
+            is_as_written = not new.equals(old) and SliceContents.of(old) == written
+            contents[slice_id] = SliceContents.of(new) if is_as_written else written
+            first += written.num_rows
         provenances = [*provenances_of(part), provenance]
         digest = hashlib.blake2b(f"{path}\n{revision}".encode(), digest_size=16)
-        return _created(table, f"part-{digest.hexdigest()}.parquet", slices, provenances, replaces=[path])
+        return _created(table, f"part-{digest.hexdigest()}.parquet", slices, contents, provenances, replaces=[path])
     return None
 
 
@@ -88,18 +95,19 @@ def _replaced(old: pa.Table, rows: pa.Table, slice_id: SliceId, statuses: Collec
 def _created(
     table: Location,
     path: str,
-    slices: Sequence[tuple[SliceId, pa.Table]],
+    slices: Sequence[pa.Table],
+    contents: Mapping[SliceId, SliceContents],
     provenances: Iterable[dict[str, str]],
     *,
     replaces: Sequence[str] = (),
 ) -> NewFile:
-    counts = {slice_id: count_statuses(rows) for slice_id, rows in slices}
-    data = parquet_bytes(slices, metadata=part_metadata(counts, provenances, replaces=replaces))
+    metadata = part_metadata(contents, provenances, replaces=replaces)
+    data = parquet_bytes(list(zip(contents, slices, strict=True)), metadata=metadata)
     destination = table / path
-    num_rows = sum(rows.num_rows for _, rows in slices)
+    num_rows = sum(rows.num_rows for rows in slices)
     if not destination.create_bytes(data):
         with unless_gone():
-            assert counts_of_part(destination).keys() == counts.keys()
+            assert contents_of_part(destination).keys() == contents.keys()
             data = destination.read_bytes()
     return NewFile(path, len(data), num_rows)
 

@@ -140,6 +140,15 @@ class Location:
                 return b""
             raise
 
+    def read_tail(self, num_bytes: int) -> bytes:
+        """The object's last bytes, all if it has fewer, by one request."""
+        with storage_errors(self, "read"):
+            if not self.is_local:
+                return get_object(self.filesystem, self.uri, Range=f"bytes=-{num_bytes}")
+            with open_at_once(self.uri) as file:
+                size = os.fstat(file.fileno()).st_size
+                return read_span(file, max(0, size - num_bytes), size)
+
     def resolve(self, uri: str) -> Location:
         """What a URI or path means that is written in the file here: relative ones begin at its folder.
 

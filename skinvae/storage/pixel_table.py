@@ -24,7 +24,7 @@ from skinvae.storage.filesystem import Location
 from skinvae.storage.ranges import Ranges
 from skinvae.storage.slice_ids import SliceId
 from skinvae.storage.slice_table import SliceTable
-from skinvae.storage.slices import counts_of_part, read_footer
+from skinvae.storage.slices import contents_of_part, read_metadata
 from skinvae.storage.sources import Source
 
 _PREPARATION = "_skinvae/preparation.json"
@@ -111,7 +111,7 @@ class PreparedArchive:
     """One original archive as a prepared archive holds it. To read parts, nothing but `table` is needed."""
 
     def __init__(self, table: Location, stretches: Sequence[_Stretch] = ()) -> None:
-        self._table = table
+        self.location = table
         self._stretches = sorted(stretches, key=lambda one: one.slices[0].start)
 
     @property
@@ -135,7 +135,7 @@ class PreparedArchive:
                     PreparedPart(
                         start=slices[0].start,
                         stop=slices[-1].stop,
-                        table=self._table,
+                        table=self.location,
                         path=one.path,
                         row_groups=one.row_groups,
                         slices=slices,
@@ -163,7 +163,7 @@ class PreparedArchive:
         first, stop = part.row_groups
         if first == stop:
             return
-        file = self._table / part.path
+        file = self.location / part.path
         info = file.info()
         assert info is not None, "a file of a table is no folder"
         rows = ParquetRows(file.open_range_reader(info))
@@ -290,7 +290,7 @@ def _stretches_by_source(table: PixelTable) -> dict[str, list[_Stretch]]:
 
 def _stretches(table: PixelTable, file: LiveFile) -> Iterator[_Stretch]:
     """Cut a file into the shortest runs of row groups that hold whole slices, one stretch per archive in each."""
-    footer, _ = read_footer(table.location / file.path)
+    footer = read_metadata(table.location / file.path)
     sizes = counts_by_slice(table, file)
     slice_stops = list(accumulate(sizes.values()))
     group_stops = list(accumulate(footer.row_group(index).num_rows for index in range(footer.num_row_groups)))
@@ -313,7 +313,7 @@ def counts_by_slice(table: PixelTable, file: LiveFile) -> dict[SliceId, int]:
     """Rows of each slice of the file, in the file's order."""
     if file.is_slice:
         return {SliceId.from_path(file.path): file.num_rows}
-    return {slice_id: sum(counts.values()) for slice_id, counts in counts_of_part(table.location / file.path).items()}
+    return {slice_id: its.num_rows for slice_id, its in contents_of_part(table.location / file.path).items()}
 
 
 def _prepared_member(row: dict[str, Any]) -> PreparedMember:

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeVar
 
 import pyarrow as pa
@@ -41,9 +42,17 @@ from skinvae.storage.commit_protocol import (
 from skinvae.storage.filesystem import Location
 from skinvae.storage.ranges import Ranges
 from skinvae.storage.slice_ids import Counts, Coverage, Offsets, SliceFile, SliceId, covered_ranges, stream_offsets
-from skinvae.storage.slices import counts_of_part, counts_of_slice, part_paths, read_part_header, slices_written
+from skinvae.storage.slices import (
+    SliceContents,
+    contents_of_part,
+    contents_of_slice,
+    part_paths,
+    read_part_header,
+    slices_written,
+)
 
 Table = TypeVar("Table", bound="SliceTable")
+Read = TypeVar("Read")
 
 WriteAll = Callable[[Sequence[Part]], Sequence[NewFile | None]]
 """Writes parts, wherever its owner wants that work done; None for one that cannot be written any more."""
@@ -52,6 +61,8 @@ RewriteAll = Callable[[Sequence[str]], Sequence[NewFile | None]]
 """Writes copies of the parts at these paths; None for one that is gone."""
 
 APP_ID = "skinvae"
+
+_NUM_FOOTERS_AT_ONCE = 32
 
 _COMMIT_ID = "commit_id"
 """In a commit's metadata: tells a driver whose answer was lost whether its commit was made."""
@@ -69,7 +80,7 @@ class SliceTable:
     def __init__(self, location: Location, table: DeltaTable) -> None:
         self.location = location
         self._table = table
-        self._counts_by_path: dict[str, dict[SliceId, Counts]] = {}
+        self._contents_by_path: dict[str, dict[SliceId, SliceContents]] = {}
         self._coverage: tuple[int, Coverage] | None = None
 
     @classmethod
@@ -110,7 +121,7 @@ class SliceTable:
             except (OSError, DeltaError) as error:
                 raise TableError(f"cannot create a {cls.noun} at '{location}': {_first_line(error)}") from error
             table = cls.open(location)
-        table._check_schema()
+        table.check_schema()
         return table
 
     @property
@@ -134,19 +145,25 @@ class SliceTable:
 
     def live_slices(self) -> list[SliceId]:
         """Every slice of the snapshot, whether it still has its own file or is part of a larger one."""
-        return [slice_id for file in self.live_files() for slice_id in self.slices_in(file)]
+        files = self.live_files()
+        self._read_parts(files)
+        return [slice_id for file in files for slice_id in self.slices_in(file)]
 
     def slices_in(self, file: LiveFile) -> list[SliceId]:
         """The slices whose rows the file holds. Top-level files are asked by their footers, each once."""
         if file.is_slice:
             return [SliceId.from_path(file.path)]
-        return list(self.counts_in_part(file))
+        return list(self.contents_in_part(file))
 
-    def counts_in_part(self, file: LiveFile) -> dict[SliceId, Counts]:
-        """What a top-level file says of its slices: rows by status code."""
-        if file.path not in self._counts_by_path:
-            self._counts_by_path[file.path] = counts_of_part(self.location / file.path)
-        return self._counts_by_path[file.path]
+    def contents_in_part(self, file: LiveFile) -> dict[SliceId, SliceContents]:
+        """What a top-level file says of its slices, in its order."""
+        self._read_parts([file])
+        return self._contents_by_path[file.path]
+
+    def _read_parts(self, files: Iterable[LiveFile]) -> None:
+        paths = [file.path for file in files if not file.is_slice and file.path not in self._contents_by_path]
+        found = _at_once(lambda path: contents_of_part(self.location / path), paths)
+        self._contents_by_path |= dict(zip(paths, found, strict=True))
 
     def covered(self) -> Coverage:
         """Per (source_id, scoring_id) the member ranges that the snapshot has rows of."""
@@ -198,22 +215,33 @@ class SliceTable:
     def count_by_status(self, scoring_id: str, *, source_ids: Collection[str]) -> Counts:
         """Rows of these archives in one scoring, by status code: from the files' footers, without reading a row."""
         total: Counter[str] = Counter()
-        for file in self.live_files():
-            chosen = [
-                one for one in self.slices_in(file) if one.scoring_id == scoring_id and one.source_id in source_ids
-            ]
-            for slice_id in chosen:
-                in_file = (
-                    counts_of_slice(self.location / file.path) if file.is_slice else self.counts_in_part(file)[slice_id]
-                )
-                total.update(in_file)
-        return dict(total)
+        alone: list[LiveFile] = []
+        files = self.live_files()
+        self._read_parts(files)
+        for file in files:
+            for one in self.slices_in(file):
+                if one.scoring_id != scoring_id or one.source_id not in source_ids:
+                    continue
+                if file.is_slice:
+                    alone.append(file)
+                else:
+                    total.update(self._contents_by_path[file.path][one].counts)
+        return dict(total + self.count_rows(alone))
+
+    def count_rows(self, slice_files: Sequence[LiveFile]) -> Counter[str]:
+        """Rows of slices that have their own files still, by status code, from their footers."""
+        total: Counter[str] = Counter()
+        paths = [file.path for file in slice_files]
+        for contents in _at_once(lambda path: contents_of_slice(self.location / path), paths):
+            total.update(contents.counts)
+        return total
 
     def scoring_ids(self) -> list[str]:
         """The distinct scorings, or preparations, of the snapshot, ascending."""
         return sorted({slice_id.scoring_id for slice_id in self.live_slices()})
 
-    def _check_schema(self) -> None:
+    def check_schema(self) -> None:
+        """Raises TableError if the table is none of ours."""
         names = [field.name for field in self._table.schema().fields]
         if names != self.schema.names:
             raise TableError(
@@ -271,6 +299,14 @@ def _actions(change: Change) -> list[AddAction | RemoveAction]:
         for one in change.add
     ]
     return adds + [RemoveAction(path, change.changes_rows, now) for path in change.remove]
+
+
+def _at_once(read: Callable[[str], Read], paths: Sequence[str]) -> list[Read]:
+    """What `read` says of each path, in order; the requests of many at a time."""
+    if len(paths) < 2:
+        return [read(path) for path in paths]
+    with ThreadPoolExecutor(max_workers=_NUM_FOOTERS_AT_ONCE, thread_name_prefix="footers") as pool:
+        return list(pool.map(read, paths))
 
 
 def _first_line(error: Exception) -> str:

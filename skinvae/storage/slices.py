@@ -10,6 +10,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 from skinvae.errors import InputError, TableError
 from skinvae.storage.commit_protocol import PartHeader
 from skinvae.storage.filesystem import Location
+from skinvae.storage.row_digest import digest_rows
 from skinvae.storage.slice_ids import SLICES_FOLDER, Counts, SliceFile, SliceId
 
 _ROW_GROUP_ROWS, _ROW_GROUP_BYTES = 65_536, 64 << 20
@@ -25,20 +28,45 @@ _ROW_GROUP_ROWS, _ROW_GROUP_BYTES = 65_536, 64 << 20
 _TINY_BYTES = 256 << 10
 """Of rows of one archive: less is not worth a row group of its own."""
 
+_TAIL_BYTES = 64 << 10
+"""Of a file: more than the footers of most."""
+
 _SLICE_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]+-\d+-\d+(-\d+-\d+)?\.parquet")
 _PART_NAME = re.compile(r"part-[0-9a-f]{32}\.parquet")
 _SLICE_KEY, _PROVENANCE_KEY, _PART_KEY = b"skinvae.slice", b"skinvae.provenance", b"skinvae.slices"
 _REPLACES_KEY = b"skinvae.replaces"
 
 
+@dataclass(frozen=True)
+class SliceContents:
+    """What the rows of a slice come to, as the footer of the file that holds them says."""
+
+    counts: Counts
+    digest: str
+    """Of the rows: see row_digest.py."""
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> SliceContents:
+        """Count and digest the rows of one slice."""
+        return cls(count_statuses(rows), digest_rows(rows))
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.counts.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"counts": self.counts, "digest": self.digest}
+
+
 def write_slice(table: Location, slice_id: SliceId, rows: pa.Table, *, provenance: dict[str, str]) -> SliceFile:
     """Create the slice's file from rows with a `status`, or adopt the one that is there already."""
-    counts = count_statuses(rows)
-    about = {"slice_id": str(slice_id), "counts": counts}
+    contents = SliceContents.of(rows)
+    about = {"slice_id": str(slice_id)} | contents.as_dict()
     metadata = {_SLICE_KEY: json.dumps(about), _PROVENANCE_KEY: json.dumps(provenance)}
     data = parquet_bytes([(slice_id, rows)], metadata=metadata)
     if (table / slice_id.path).create_bytes(data):
-        return SliceFile(slice_id, len(data), rows.num_rows, counts)
+        return SliceFile(slice_id, len(data), rows.num_rows, contents.counts)
     return adopt_slice(table, slice_id, schema=rows.schema)
 
 
@@ -61,13 +89,27 @@ def slices_written(table: Location) -> list[SliceId]:
     return sorted(SliceId.from_path(name) for name in names if _SLICE_NAME.fullmatch(name))
 
 
-def counts_of_part(part: Location) -> dict[SliceId, Counts]:
-    """The slices that a top-level file says it holds. Raises TableError if it says nothing."""
-    footer, _ = read_footer(part)
-    metadata = footer.metadata or {}
-    if _PART_KEY not in metadata:
-        raise TableError(f"'{part}' is in the table, but skinvae did not write it: remove it from the table")
-    return {SliceId.parse(text): counts for text, counts in json.loads(metadata[_PART_KEY]).items()}
+def contents_of_part(part: Location) -> dict[SliceId, SliceContents]:
+    """The slices that a top-level file says it holds, in its order. Raises TableError if it says nothing."""
+    return contents_of_metadata(read_metadata(part).metadata or {}, file=part)
+
+
+def contents_of_slice(file: Location) -> SliceContents:
+    """What the footer of a slice file says. Raises TableError if it says nothing."""
+    (contents,) = contents_of_metadata(read_metadata(file).metadata or {}, file=file).values()
+    return contents
+
+
+def contents_of_metadata(metadata: Mapping[bytes, bytes], *, file: Location) -> dict[SliceId, SliceContents]:
+    """What a footer's key-value metadata say of the slices in the file. Raises TableError if they say nothing."""
+    if _PART_KEY in metadata:
+        described = json.loads(metadata[_PART_KEY])
+    elif _SLICE_KEY in metadata:
+        about = json.loads(metadata[_SLICE_KEY])
+        described = {about["slice_id"]: about}
+    else:
+        raise TableError(f"'{file}' is in the table, but skinvae did not write it: remove it from the table")
+    return {SliceId.parse(text): SliceContents(about["counts"], about["digest"]) for text, about in described.items()}
 
 
 def part_paths(table: Location) -> list[str]:
@@ -78,9 +120,9 @@ def part_paths(table: Location) -> list[str]:
 def read_part_header(part: Location) -> PartHeader | None:
     """What the part says of itself; None if it is gone."""
     with unless_gone():
-        slices = counts_of_part(part)
-        footer, _ = read_footer(part)
-        replaces = json.loads(footer.metadata.get(_REPLACES_KEY, "null"))
+        metadata = read_metadata(part).metadata or {}
+        slices = contents_of_metadata(metadata, file=part)
+        replaces = json.loads(metadata.get(_REPLACES_KEY, b"null"))
         return PartHeader(frozenset(slices), frozenset(replaces or (one.path for one in slices)))
     return None
 
@@ -95,22 +137,21 @@ def unless_gone() -> Iterator[None]:
             raise
 
 
-def counts_of_slice(file: Location) -> Counts:
-    """Rows by status code of a slice file that is in the table, from its footer."""
-    footer, _ = read_footer(file)
-    counts: Counts = json.loads(footer.metadata[_SLICE_KEY])["counts"]
-    return counts
+def written_contents(rows: pa.Table) -> SliceContents:
+    """What `write_slice` said of the rows of a slice file, which may have been altered since."""
+    about = json.loads(rows.schema.metadata[_SLICE_KEY])
+    return SliceContents(about["counts"], about["digest"])
 
 
 def part_metadata(
-    slices: dict[SliceId, Counts], provenances: Iterable[dict[str, str]], *, replaces: Sequence[str] = ()
+    slices: Mapping[SliceId, SliceContents], provenances: Iterable[dict[str, str]], *, replaces: Sequence[str] = ()
 ) -> dict[bytes, str]:
     """Key-value metadata of a top-level file: its slices, and the distinct provenances of their rows.
 
     `replaces` are the files that it takes the place of, if those are not the slices' own.
     """
     distinct = [json.loads(text) for text in sorted({json.dumps(one, sort_keys=True) for one in provenances})]
-    described = {str(slice_id): counts for slice_id, counts in slices.items()}
+    described = {str(slice_id): contents.as_dict() for slice_id, contents in slices.items()}
     metadata = {_PART_KEY: json.dumps(described), _PROVENANCE_KEY: json.dumps(distinct)}
     return metadata | ({_REPLACES_KEY: json.dumps(list(replaces))} if replaces else {})
 
@@ -137,6 +178,18 @@ def read_footer(file: Location) -> tuple[pq.FileMetaData, int]:
     if len(tail) < footer_length <= reader.size:
         tail = reader.read(reader.size - footer_length, reader.size)
     return pq.read_metadata(pa.BufferReader(tail)), reader.size
+
+
+def read_metadata(file: Location) -> pq.FileMetaData:
+    """Footer of a Parquet file, by one request (two if the footer is large). Raises TableError if it has none."""
+    tail = file.read_tail(_TAIL_BYTES)
+    footer_length = int.from_bytes(tail[-8:-4], "little") + 8
+    if len(tail) < footer_length and len(tail) == _TAIL_BYTES:
+        tail = file.read_tail(footer_length)
+    try:
+        return pq.read_metadata(pa.BufferReader(tail))
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"'{file}' is in the table, but is no Parquet file") from error
 
 
 def parquet_bytes(slices: Sequence[tuple[SliceId, pa.Table]], *, metadata: Mapping[bytes, str]) -> bytes:

@@ -16,7 +16,7 @@ from skinvae.errors import TableError
 from skinvae.records import SCORE_SCHEMA
 from skinvae.storage.filesystem import Location
 from skinvae.storage.slice_ids import SLICES_FOLDER, SliceId
-from skinvae.storage.slices import counts_of_part, slices_written, write_slice
+from skinvae.storage.slices import contents_of_part, slices_written, write_slice
 from tests.unit.storage.rows import PROVENANCE, rows_of, slice_id, write
 
 digests = st.text("0123456789abcdef", min_size=1, max_size=16)
@@ -125,4 +125,4 @@ def test_written_slices_are_listed_in_order(tmp_path: Path) -> None:
 def test_a_top_level_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), tmp_path / "scores.parquet")
     with pytest.raises(TableError, match="skinvae did not write it"):
-        counts_of_part(Location.parse(str(tmp_path)) / "scores.parquet")
+        contents_of_part(Location.parse(str(tmp_path)) / "scores.parquet")
