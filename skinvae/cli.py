@@ -16,7 +16,15 @@ import typer
 
 import skinvae
 from skinvae.errors import Interrupted, SkinvaeError
-from skinvae.printing import demo_lines, prepare_lines, print_evaluation, print_json, score_lines, train_lines
+from skinvae.printing import (
+    demo_lines,
+    prepare_lines,
+    print_evaluation,
+    print_json,
+    print_status,
+    score_lines,
+    train_lines,
+)
 
 app = typer.Typer(
     name="skinvae",
@@ -55,6 +63,12 @@ ConfigFile = Annotated[
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a setting, section.key=value; may be repeated.", show_default=False),
+]
+AnyTable = Annotated[
+    str, typer.Argument(help="Score table, or prepared archive: a path or s3:// URI.", show_default=False)
+]
+ScoringId = Annotated[
+    str | None, typer.Option(help="Which scoring, where the table holds several.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 PrintConfig = Annotated[
@@ -218,9 +232,7 @@ def evaluate(
         Literal["all", "paper"],
         typer.Option(help="all images, or besides them the paper's draws of 250 normals and 100 of each disease"),
     ] = "all",
-    scoring_id: Annotated[
-        str | None, typer.Option(help="Which scoring, where the table holds several.", show_default=False)
-    ] = None,
+    scoring_id: ScoringId = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
@@ -243,6 +255,19 @@ def evaluate(
         config=settings,
     )
     print_evaluation(evaluation, out=out, as_json=as_json)
+
+
+@app.command(
+    epilog="Example: skinvae status s3://bucket/scores. Ask it while a job runs, after it ended or was killed, from "
+    "anywhere that can read the table." + _EXIT_CODES
+)
+@_reports_errors
+def status(table: AnyTable, scoring_id: ScoringId = None, as_json: AsJson = False) -> None:
+    """Say how far the jobs on a table are, how fast, how long still, and whether a driver is at work."""
+    from skinvae.audit.status import read_status
+    from skinvae.storage.filesystem import Location
+
+    print_status(read_status(Location.parse(table), scoring_id=scoring_id), as_json=as_json)
 
 
 @app.command(epilog="Example: skinvae demo --out out/demo" + _EXIT_CODES)

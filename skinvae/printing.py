@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from skinvae.audit.status import TableStatus
     from skinvae.pipelines.slice_job import JobSummary
     from skinvae.pipelines.train import TrainSummary
     from skinvae.report.evaluation import Evaluation
@@ -97,6 +98,16 @@ def print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None
         highlight=False,
     )
     print(f"written to {out}: evaluation.json, auroc.csv, roc_curves.png, score_histograms.png")
+
+
+def print_status(status: TableStatus, *, as_json: bool) -> None:
+    """How far a table is."""
+    from skinvae.report.status import status_document, status_page
+
+    if as_json:
+        print_json(status_document(status))
+    else:
+        Console(highlight=False).print(status_page(status))
 
 
 def demo_lines(out: str) -> list[str]:

@@ -114,6 +114,7 @@ class RunRecorder:
         made, adopted = dict(self._committer.made), dict(self._committer.adopted)
         return Heartbeat(
             run_id=self._job.run_id,
+            scoring_id=self._job.scoring_id,
             host=socket.gethostname(),
             pid=os.getpid(),
             started_at=self._started_at,

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from skinvae.errors import ArchiveError
 from skinvae.images.decode import DecodeSettings
-from skinvae.pipelines.slicing import ArchivePart, Done, OpenedArchive, Slice, missing_parts
+from skinvae.pipelines.slicing import ArchivePart, OpenedArchive, Slice, missing_parts
 from skinvae.records import Status
+from skinvae.storage.done import Done
 from skinvae.storage.filesystem import Location
 from skinvae.storage.pixel_table import Preparation
 from skinvae.storage.ranges import Ranges

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import PurePosixPath
 
@@ -13,21 +13,13 @@ from skinvae.errors import InputError, UsageError
 from skinvae.images.archives import Archive, Candidacy, FolderArchive, Missing, Part, SliceEnd, candidacy
 from skinvae.images.archives.candidates import names_an_archive
 from skinvae.pipelines.progress import say
+from skinvae.storage.done import Done
 from skinvae.storage.expand import expand
 from skinvae.storage.pixel_table import Preparation, is_prepared, open_prepared, require_same_preparation
 from skinvae.storage.ranges import Ranges
 from skinvae.storage.sources import Source, open_sources
 
 _NUM_LOOKUPS_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class Done:
-    """What is done of one archive."""
-
-    members: Ranges = field(default_factory=Ranges)
-    offsets: Mapping[int, int] = field(default_factory=dict)
-    """Of a stream: byte offsets of members at the borders of what is done."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +35,7 @@ class OpenedArchive:
 
     def num_members(self, done: Done) -> int | None:
         """All members; of a stream they are known once its last slice is done, and None before."""
-        if self.archive.num_members is not None:
-            return self.archive.num_members
-        ends = [member for member, offset in done.offsets.items() if offset == self.source.num_bytes]
-        return max(ends, default=None)
+        return done.num_members(self.archive.num_members, num_bytes=self.source.num_bytes)
 
     def missing(self, done: Done) -> Missing:
         """What is still to be read."""
@@ -59,9 +48,9 @@ class OpenedArchive:
 
     def num_bytes_unread(self, done: Done) -> int:
         """Of a stream whose end is not known: the bytes behind what is done; 0 for all else."""
-        if self.only is not None or self.num_members(done) is not None:
+        if self.only is not None:
             return 0
-        return self.source.num_bytes - done.offsets.get(done.members.stop, 0)
+        return done.num_bytes_unread(self.archive.num_members, num_bytes=self.source.num_bytes)
 
 
 @dataclass(frozen=True)

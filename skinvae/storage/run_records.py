@@ -81,6 +81,7 @@ class Heartbeat(_Record):
     """The latest sign of a run."""
 
     run_id: str
+    scoring_id: str
     host: str
     pid: int
     started_at: datetime.datetime
