@@ -1,4 +1,4 @@
-"""Score archives into a table, as a Ray job: `ray job submit --working-dir . -- python jobs/prepare.py --help`."""
+"""Decode archives once, as a Ray job: `ray job submit --working-dir . -- python jobs/prepare.py --help`."""
 
 from skinvae.cli import run_verb
 

@@ -22,6 +22,7 @@ from skinvae.printing import (
     print_evaluation,
     print_json,
     print_status,
+    print_verification,
     score_lines,
     train_lines,
 )
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 
 _EXIT_CODES = (
-    "\n\nExit codes: 0 done; 1 training or the Ray job failed; 2 usage or settings; "
+    "\n\nExit codes: 0 done; 1 verify found a difference, or training or the Ray job failed; 2 usage or settings; "
     "3 done, but more rejected images than allowed; 4 input missing or forbidden; 5 interrupted, run again to resume."
 )
 
@@ -270,6 +271,35 @@ def status(table: AnyTable, scoring_id: ScoringId = None, as_json: AsJson = Fals
     print_status(read_status(Location.parse(table), scoring_id=scoring_id), as_json=as_json)
 
 
+@app.command(
+    epilog="Example: skinvae verify s3://bucket/scores. While a job runs it checks what is committed, and counts what "
+    "is still to be done as a difference." + _EXIT_CODES
+)
+@_reports_errors
+def verify(
+    table: AnyTable,
+    archives: Annotated[
+        bool, typer.Option("--archives/--no-archives", help="Count the images of the archives again, too.")
+    ] = True,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+    _print_config: PrintConfig = False,
+) -> None:
+    """Check that every image of the archives has exactly one row, and every row is as it was written."""
+    from skinvae.config import load_config
+
+    settings = load_config(config, assignments or ())
+    from skinvae.audit.verification import require_right, verify_table
+    from skinvae.step_bar import shown_steps
+    from skinvae.storage.filesystem import Location
+
+    with shown_steps() as on_step:
+        found = verify_table(Location.parse(table), settings=settings.storage, with_archives=archives, on_step=on_step)
+    print_verification(found, as_json=as_json)
+    require_right(found)
+
+
 @app.command(epilog="Example: skinvae demo --out out/demo" + _EXIT_CODES)
 @_reports_errors
 def demo(
@@ -304,7 +334,7 @@ def _root(
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @_reports_errors
 def print_config(
-    verb: Literal["train", "score", "prepare", "evaluate", "demo"],
+    verb: Literal["train", "score", "prepare", "evaluate", "verify", "demo"],
     config: ConfigFile = None,
     assignments: Assignments = None,
 ) -> None:

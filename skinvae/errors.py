@@ -12,6 +12,7 @@ Every message is one sentence: what is wrong, where, what to do.
     │   ├── LabelsError          4   a labels or groups file lacks what its format promises
     │   ├── BundleError          4   a model bundle is missing, incomplete or altered
     │   └── TableError           4   a score table is missing or lacks what was asked for
+    ├── DifferenceFound          1   verify found a table that is not as it should be
     ├── TrainingError            1   training ended without a model
     ├── JobError                 1   the Ray job lost more workers than it could replace
     └── Interrupted              5   stopped by a signal; run again to resume
@@ -66,6 +67,10 @@ class BundleError(InputError):
 
 class TableError(InputError):
     """A score table is missing or lacks what was asked for."""
+
+
+class DifferenceFound(SkinvaeError):
+    """A table is not what its archives and its own records say."""
 
 
 class TrainingError(SkinvaeError):

@@ -9,6 +9,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from skinvae.audit.status import TableStatus
+    from skinvae.audit.verification import Verification
     from skinvae.pipelines.slice_job import JobSummary
     from skinvae.pipelines.train import TrainSummary
     from skinvae.report.evaluation import Evaluation
@@ -108,6 +109,16 @@ def print_status(status: TableStatus, *, as_json: bool) -> None:
         print_json(status_document(status))
     else:
         Console(highlight=False).print(status_page(status))
+
+
+def print_verification(found: Verification, *, as_json: bool) -> None:
+    """What `verify` found."""
+    from skinvae.report.verification import verification_document, verification_lines
+
+    if as_json:
+        print_json(verification_document(found))
+    else:
+        print("\n".join(verification_lines(found)))
 
 
 def demo_lines(out: str) -> list[str]:

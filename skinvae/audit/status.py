@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from skinvae.audit.tables import open_table, table_kind
 from skinvae.errors import TableError, UsageError
+from skinvae.storage.commit_protocol import LiveFile
 from skinvae.storage.done import Done
 from skinvae.storage.filesystem import Location
 from skinvae.storage.run_records import Heartbeat, PlannedArchive, RunRecord, planned_archives, read_runs
-from skinvae.storage.slice_table import LiveFile, SliceTable, covered_ranges, stream_offsets
-from skinvae.storage.slices import Counts, SliceId
+from skinvae.storage.slice_ids import Counts, SliceId, covered_ranges, stream_offsets
+from skinvae.storage.slice_table import SliceTable
 
 RATE_SECONDS = 300.0
 """'The last minutes' of a rate."""
@@ -268,11 +269,11 @@ def archive_status(archive: PlannedArchive, done: Done) -> ArchiveStatus:
 
 def commit_rate(files: Sequence[LiveFile], *, seconds: float = RATE_SECONDS) -> float | None:
     """Rows/s in the `seconds` before the last commit; None if they hold a single commit, which has no duration."""
-    last = max((file.committed_ms for file in files), default=0)
-    recent = [file for file in files if file.committed_ms > last - 1000 * seconds]
-    first = min((file.committed_ms for file in recent), default=0)
+    last = max((file.modified_ms for file in files), default=0)
+    recent = [file for file in files if file.modified_ms > last - 1000 * seconds]
+    first = min((file.modified_ms for file in recent), default=0)
     # The files of one commit are stamped within milliseconds; what the first brought was made before it.
-    behind_first = [file for file in recent if file.committed_ms > first + 1000]
+    behind_first = [file for file in recent if file.modified_ms > first + 1000]
     return 1000 * sum(file.num_rows for file in behind_first) / (last - first) if behind_first else None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import hashlib
 import json
 import pickle
 from collections.abc import Sequence
@@ -89,16 +88,14 @@ def _keep_pixels(dataset: Dataset, resources: Resources, progress: Any, *, job: 
 
 
 def _make_job(preparation: Preparation, table: Location, *, max_seconds: float) -> SliceJob:
-    described = preparation.model_dump_json()
-    preparation_id = hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
     provenance = {
-        "preparation": described,
-        "preparation_id": preparation_id,
+        "preparation": preparation.model_dump_json(),
+        "preparation_id": preparation.digest,
         "versions": json.dumps(library_versions()),
     }
     return SliceJob(
         run_id=new_run_id(),
-        scoring_id=preparation_id,
+        scoring_id=preparation.digest,
         preparation=preparation,
         max_seconds=max_seconds,
         table=table,

@@ -5,6 +5,7 @@ What is read from it keeps source and member of the original, so that scoring fr
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,11 @@ class Preparation(BaseModel):
     image_size: int
     preprocessing_version: str
     decode: DecodeSettings
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits: the preparation_id of the rows."""
+        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
 
     @field_validator("decode")
     @classmethod

@@ -15,7 +15,9 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 
+from skinvae.audit.status import read_status
 from skinvae.storage.filesystem import Location
+from skinvae.storage.run_records import RunState
 from skinvae.storage.score_table import ScoreTable
 from tests.pipelines.conftest import ArchiveFiles, config
 from tests.pipelines.processes import command_environment, skinvae_command
@@ -71,6 +73,9 @@ def test_sigterm_commits_what_is_done_and_exits_with_5(
     assert time.monotonic() - started < 20
     assert "run the same command to go on" in errors.decode().splitlines()[-1]
     assert "Traceback" not in errors.decode()
+    (scoring,) = read_status(Location.parse(out)).scorings
+    assert scoring.heartbeats[-1].state is RunState.INTERRUPTED
+    assert scoring.by_status == {"ok": len(DeltaTable(out).to_pandas(columns=["image_id"]))}
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from rich.console import Console
 from skinvae.audit.status import ScoringStatus, TableStatus, commit_rate, read_status
 from skinvae.errors import TableError, UsageError
 from skinvae.report.status import status_document, status_page
+from skinvae.storage.commit_protocol import LiveFile
 from skinvae.storage.compaction import swap_slices_for_parts, write_part
 from skinvae.storage.filesystem import Location
 from skinvae.storage.run_records import HEARTBEAT_SECONDS, RunState
 from skinvae.storage.score_table import ScoreTable
-from skinvae.storage.slice_table import LiveFile
-from skinvae.storage.slices import SliceId
+from skinvae.storage.slice_ids import SliceId
 from tests.unit.audit.runs import NOON, archive, heartbeat, plan, seconds
 from tests.unit.storage.rows import PROVENANCE, commit, slice_id
 

@@ -51,6 +51,7 @@ class ParquetRows:
             self._parquet = pq.ParquetFile(self._file, pre_buffer=False, buffer_size=_ARROW_BUFFER_BYTES)
             self.schema: pa.Schema = self._parquet.schema_arrow
             self.names: list[str] = self.schema.names
+            self.metadata: dict[bytes, bytes] = self._parquet.metadata.metadata or {}
         self.num_rows, self._groups = parse_footer(tail.footer, uri=reader.uri)
         self.group_rows = [group.num_rows for group in self._groups]
         if min(self.group_rows, default=0) < 0 or sum(self.group_rows) != self.num_rows:
