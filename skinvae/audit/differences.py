@@ -22,26 +22,17 @@ class Kind(str, Enum):
     MISSING_ROW = "missing_row"
     SURPLUS_ROW = "surplus_row"
     REPLACED_ARCHIVE = "replaced_archive"
-    INCOMPLETE = "incomplete"
-
-    @property
-    def noun(self) -> str:
-        """What is counted of it."""
-        return _NOUNS[self]
+    INCOMPLETE = "incomplete_archive"
 
 
 _NOUNS = {
-    Kind.MISSING_FILE: "files are missing",
-    Kind.ALTERED_FILE: "files are not what the log says",
-    Kind.ALTERED_SLICE: "slices do not hold the rows that were written",
-    Kind.OVERLAP: "slices overlap",
-    Kind.DUPLICATE_ROW: "rows are there twice",
-    Kind.WRONG_ROW: "rows contradict themselves",
-    Kind.WRONG_ID: "identities do not fit",
-    Kind.MISSING_ROW: "images have no row",
-    Kind.SURPLUS_ROW: "rows belong to no image",
-    Kind.REPLACED_ARCHIVE: "archives were replaced",
-    Kind.INCOMPLETE: "archives are not done yet",
+    Kind.ALTERED_FILE: "files that are not what the log says",
+    Kind.ALTERED_SLICE: "slices that are not as they were written",
+    Kind.OVERLAP: "slices that overlap",
+    Kind.WRONG_ROW: "rows that contradict themselves",
+    Kind.WRONG_ID: "identities that do not fit",
+    Kind.MISSING_ROW: "images without a row",
+    Kind.SURPLUS_ROW: "rows without an image",
 }
 
 
@@ -53,6 +44,12 @@ class Difference:
     count: int = 0
     examples: list[str] = field(default_factory=list)
     """One sentence each."""
+
+    @property
+    def title(self) -> str:
+        """'images without a row (2)'."""
+        noun = _NOUNS.get(self.kind, f"{self.kind.value.replace('_', ' ')}s")
+        return f"{noun} ({self.count:,})"
 
 
 class Differences:

@@ -86,7 +86,7 @@ def verify_table(
 def require_right(found: Verification) -> None:
     """Raises DifferenceFound if something is not as it should be, else InputError if something cannot be read."""
     if found.differences:
-        kinds = ", ".join(f"{one.count:,} {one.kind.noun}" for one in found.differences)
+        kinds = ", ".join(one.title for one in found.differences)
         raise DifferenceFound(f"'{found.uri}' is not as it should be: {kinds}")
     if found.unreadable:
         more = f", and {len(found.unreadable) - 1:,} more archives" if len(found.unreadable) > 1 else ""

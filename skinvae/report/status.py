@@ -17,7 +17,7 @@ from skinvae.records import Status
 from skinvae.storage.run_records import Heartbeat, RunState
 
 _MAX_ARCHIVES = 20
-"""Lines of archives; those that are complete come last."""
+"""Lines of archives; where there are more, those that are complete are only counted."""
 
 _BAR_WIDTH = 40
 
@@ -148,14 +148,16 @@ def _archives(archives: list[ArchiveStatus]) -> RenderableType:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     ordered = sorted(archives, key=lambda one: (one.is_complete, one.uri))
-    for one in ordered[:_MAX_ARCHIVES]:
+    num_open = sum(not one.is_complete for one in ordered)
+    num_shown = len(ordered) if len(ordered) <= _MAX_ARCHIVES else min(num_open, _MAX_ARCHIVES)
+    for one in ordered[:num_shown]:
         if one.num_members is not None:
             share, count = f"{_percent(one.num_done, one.num_members)} %", f"{one.num_done:,} of {one.num_members:,}"
         else:
             share = f"{_percent(one.num_bytes - one.num_bytes_unread, one.num_bytes)} %"
             count = f"{one.num_done:,} so far"
         table.add_row(f"  {one.uri}", share, count)
-    hidden = ordered[_MAX_ARCHIVES:]
+    hidden = ordered[num_shown:]
     if not hidden:
         return table
     num_complete = sum(one.is_complete for one in hidden)

@@ -20,7 +20,7 @@ def verification_lines(found: Verification) -> list[str]:
         f"{found.num_files:,} files{archives}"
     ]
     for difference in found.differences:
-        lines.append(f"{difference.count:,} {difference.kind.noun}:")
+        lines.append(f"{difference.title}:")
         lines += [f"  {example}" for example in difference.examples]
         if difference.count > len(difference.examples) > 1:
             lines.append("  ...")

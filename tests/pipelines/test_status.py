@@ -81,7 +81,7 @@ def test_a_run_on_s3_is_followed_through_its_death_to_its_end(
         assert (scoring["is_alive"], scoring["is_complete"], scoring["num_members"]) == (True, False, 108)
         assert scoring["runs"][-1]["pid"] == process.pid
         assert 8 <= scoring["num_ok"] < 106
-        with pytest.raises(DifferenceFound, match=r"1 archives are not done yet"):
+        with pytest.raises(DifferenceFound, match=r"incomplete archives \(1\)"):
             require_right(verify(table))
         process.send_signal(signal.SIGKILL)
     committed = num_done(table)

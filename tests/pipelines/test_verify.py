@@ -287,7 +287,7 @@ def test_an_archive_that_is_gone_ends_with_4_and_a_difference_with_1(
     finished = run(str(copy), "--no-archives")
     assert finished.returncode == 1
     assert "its digest differs" in finished.stdout
-    assert "1 slices do not hold the rows that were written" in finished.stderr.splitlines()[-1]
+    assert "slices that are not as they were written (1)" in finished.stderr.splitlines()[-1]
     finished = run(str(copy.parent / "nowhere"))
     assert (finished.returncode, finished.stderr.count("\n")) == (4, 1)
 
