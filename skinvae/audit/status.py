@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from skinvae.audit.tables import open_table, table_kind
@@ -168,6 +168,7 @@ class _Snapshot:
         """Slices that have their own files still."""
         self._in_parts: dict[str, Counter[str]] = defaultdict(Counter)
         """Rows in large files, by status."""
+        self._last_part_ms = 0
         for file in table.live_files() if table is not None else ():
             self._add(file)
 
@@ -178,6 +179,7 @@ class _Snapshot:
             self._rows[slice_id.scoring_id][slice_id] = file.num_rows
             self._alone[slice_id.scoring_id].append(file)
             return
+        self._last_part_ms = max(self._last_part_ms, file.modified_ms)
         for slice_id, contents in self._table.contents_in_part(file).items():
             self._rows[slice_id.scoring_id][slice_id] = contents.num_rows
             self._in_parts[slice_id.scoring_id].update(contents.counts)
@@ -194,38 +196,32 @@ class _Snapshot:
         """The slice files of the scoring."""
         return self._alone.get(scoring_id, [])
 
-    def is_told_by(self, runs: Iterable[RunRecord]) -> bool:
-        """Whether `count` needs no footers."""
-        runs = list(runs)
-        return all(
-            not self.files(one) or self._by_runs(runs, one).total() == sum(self.rows_by_slice(one).values())
-            for one in self.scoring_ids
-        )
+    def is_told_by(self, runs: Sequence[RunRecord]) -> bool:
+        """Whether `count` needs no footers of slices."""
+        return all(self._told(runs, one) is not None for one in self.scoring_ids)
 
-    def count(self, scoring_id: str, runs: Iterable[RunRecord]) -> Counts:
-        """Rows by status, exactly.
+    def count(self, scoring_id: str, runs: Sequence[RunRecord]) -> Counts:
+        """Rows by status, exactly: large files say it, and of the slices beside them the runs do, or their footers."""
+        told = self._told(runs, scoring_id)
+        if told is None:
+            assert self._table is not None
+            told = self._table.count_rows(self.files(scoring_id))
+        return dict(told + self._in_parts.get(scoring_id, Counter()))
+
+    def _told(self, runs: Sequence[RunRecord], scoring_id: str) -> Counter[str] | None:
+        """What the runs say of the slices that have their own files; None where it does not add up.
 
         A run counts rows only once it has committed them, so its count of each status is never too high: if the sum
-        is that of the snapshot, every one is right. A run that was killed between a commit and its sign leaves it too
-        low; then the slices' own footers tell.
+        is right, every one is. A run that was killed between a commit and its sign leaves it too low. Runs that began
+        before the newest large file do not count: what they committed may be part of it.
         """
-        alone = self.files(scoring_id)
-        if not alone:
-            return dict(self._in_parts.get(scoring_id, {}))
-        told = self._by_runs(runs, scoring_id)
-        if told.total() == sum(self.rows_by_slice(scoring_id).values()):
-            return dict(told)
-        assert self._table is not None
-        return self._table.count_rows(alone) + self._in_parts.get(scoring_id, Counter())
-
-    @staticmethod
-    def _by_runs(runs: Iterable[RunRecord], scoring_id: str) -> Counter[str]:
         told: Counter[str] = Counter()
         for one in runs:
-            if one.heartbeat is not None and one.heartbeat.scoring_id == scoring_id:
-                told.update(one.heartbeat.made)
-                told.update(one.heartbeat.adopted)
-        return told
+            sign = one.heartbeat
+            if sign and sign.scoring_id == scoring_id and 1000 * sign.started_at.timestamp() > self._last_part_ms:
+                told.update(sign.made)
+                told.update(sign.adopted)
+        return told if told.total() == sum(file.num_rows for file in self.files(scoring_id)) else None
 
 
 def _scoring_status(

@@ -118,6 +118,19 @@ def test_rows_in_large_files_are_counted_exactly_whatever_the_records_say(locati
     assert second.by_status == {"ok": 6, "truncated": 1}
 
 
+def test_runs_tell_of_slices_beside_large_files_only_if_they_began_behind_them(location: Location) -> None:
+    """What an earlier run counted may have been rewritten since: `score --retry` replaces rows of large files."""
+    table = ScoreTable.open_or_create(location)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    heartbeat(location, run_id="run-1", started_at=now - seconds(60), made={"ok": 9, "timeout": 1})
+    commit(table, slice_id(0, 7))
+    swap(table)
+    commit(table, slice_id(7, 17))
+    assert only(status_of(location, now=now + seconds(3600))).by_status == {"ok": 15, "truncated": 2}
+    heartbeat(location, run_id="run-2", started_at=now + seconds(60), made={"ok": 9, "timeout": 1})
+    assert only(status_of(location, now=now + seconds(3600))).by_status == {"ok": 15, "truncated": 1, "timeout": 1}
+
+
 def test_a_driver_counts_as_alive_for_three_beats(location: Location) -> None:
     plan(location, archive("one.zip"))
     heartbeat(location)
