@@ -66,6 +66,7 @@ def run_s3_server(folder: Path) -> Iterator[S3Server]:
         "-webdav=false",
         "-admin.ui=false",
         "-s3.port.iceberg=0",
+        "-s3.port.lance=0",  # a fixed port, on which a second server would fail
         *(f"-{name}={port}" for name, port in zip(names, ports, strict=True)),
     ]
     with (folder / "weed.log").open("wb") as log:
