@@ -64,6 +64,12 @@ class ScoreSettings(ScoringSettings):
     num_actors: int = Field(0, ge=0, description="scoring processes; 0 = one per GPU, or as the CPUs allow")
     batch_size: int = Field(32, ge=1, description="images encoded at once")
     decode_batch_size: int = Field(64, ge=1, description="draws decoded at once")
+    max_seconds: float = Field(
+        600.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="for a batch; a process that takes longer is ended, an image that does alone is a timeout",
+    )
     commit_seconds: float = Field(
         5.0, gt=0, allow_inf_nan=False, description="how often finished slices are committed to the table"
     )

@@ -44,8 +44,8 @@ _STATUS_MEANINGS = {
     Status.UNSUPPORTED_FORMAT: "not an image format, or archive compression, that skinvae reads",
     Status.MISSING: "the manifest names an object that is not there",
     Status.NONFINITE: "the model's scores of the image are not finite",
-    Status.TIMEOUT: "decoding took longer than the settings allow",
-    Status.CRASHED: "decoding ended its process, twice",
+    Status.TIMEOUT: "decoding or scoring took longer than the settings allow",
+    Status.CRASHED: "decoding or scoring ended its process, twice",
 }
 
 SCORES = ("vae", "vae_reconst", "vae_kl", "iwae", "iwae_reconst", "iwae_kl")

@@ -73,7 +73,10 @@ def collect_draws(model: EncoderDecoder, x_BCHW: Tensor, eps_BKD: Tensor, *, dec
 
 
 class Scorer:
-    """Scores images with one model on one device; its results do not depend on the batch sizes."""
+    """Scores images with one model on one device; its results do not depend on the batch sizes.
+
+    Where the device's memory is too small for a batch, it goes on with smaller ones, for as long as it lives.
+    """
 
     def __init__(
         self,
@@ -99,16 +102,46 @@ class Scorer:
         """Images encoded at once: a good size for the pieces handed to `score`."""
         return self._batch_size
 
+    @property
+    def decode_batch_size(self) -> int:
+        """Draws decoded at once."""
+        return self._decode_batch_size
+
     def score(self, images_BHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
-        """The six scores in nats and `ess` of uint8 images (B, H, W, 3), each float64 (B,)."""
-        # Many draws of an image leave room for fewer images: z and eps are held for all of them at once.
-        step = min(self._batch_size, max(1, MAX_DRAWS_HELD // self._settings.num_samples))
-        pieces = [
-            self._score_batch(images_BHWC[start : start + step], padded_size=step)
-            for start in range(0, len(images_BHWC), step)
-        ]
+        """The six scores in nats and `ess` of uint8 images (B, H, W, 3), each float64 (B,).
+
+        Raises torch.OutOfMemoryError if there is no memory for one image and one draw at a time.
+        """
+        pieces, start = [], 0
+        while start < len(images_BHWC):
+            step = self._step
+            try:
+                pieces.append(self._score_batch(images_BHWC[start : start + step], padded_size=step))
+            except torch.OutOfMemoryError:
+                if not self._halve():
+                    raise
+            else:
+                start += step
+                continue
+            # Outside of the handler, whose exception holds on to the tensors of the failed batch.
+            _free_memory(self._device)
         names = (*SCORES, "ess")
         return {name: np.concatenate([piece[name] for piece in pieces] or [np.empty(0)]) for name in names}
+
+    @property
+    def _step(self) -> int:
+        # Many draws of an image leave room for fewer images: z and eps are held for all of them at once.
+        return min(self._batch_size, max(1, MAX_DRAWS_HELD // self._settings.num_samples))
+
+    def _halve(self) -> bool:
+        """Decode fewer draws at once, then encode fewer images: decoding takes the most memory."""
+        if self._decode_batch_size > 1:
+            self._decode_batch_size //= 2
+        elif self._step > 1:
+            self._batch_size = self._step // 2
+        else:
+            return False
+        return True
 
     def reconstruct(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
         """m(mu(x)), the reconstruction from the posterior mean, (B, 3, H, W) in (-1, 1) on the CPU."""
@@ -125,9 +158,9 @@ class Scorer:
             num_samples=self._settings.num_samples,
             num_latents=self._num_latents,
         )
-        if self._device.type != "cpu":
-            # One shape for every batch: autotuned or captured kernels are chosen once.
-            images_BHWC, eps_BKD = (_pad(rows, size=padded_size) for rows in (images_BHWC, eps_BKD))
+        # One shape for every batch: on GPUs kernels are tuned once; on CPUs other shapes may have other kernels, which
+        # differ in the last digits (3e-9 at 64 pixels, 32 channels), so that a score would depend on its neighbours.
+        images_BHWC, eps_BKD = (_pad(rows, size=padded_size) for rows in (images_BHWC, eps_BKD))
         with torch.inference_mode(), _full_float32():
             draws = collect_draws(
                 self._model,
@@ -147,6 +180,12 @@ def _full_float32() -> AbstractContextManager[None]:
     """CUDA convolutions default to TF32, whose 10-bit mantissa is no float32."""
     context: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     return context
+
+
+def _free_memory(device: torch.device) -> None:
+    """Give back what torch keeps of a failed batch: in pieces of the wrong sizes it only takes the room."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _pad(rows: NDArray[Any], *, size: int) -> NDArray[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pickle
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +14,15 @@ from typing import Any
 
 import ray
 from ray.data import DataContext, TaskPoolStrategy
+from ray.exceptions import RayError
 
 from skinvae.config import RaySettings
 from skinvae.errors import InputError, Interrupted, TableError
 from skinvae.pipelines.committing import Committer
 from skinvae.pipelines.decoding import Unreadable
 from skinvae.pipelines.failures import user_errors
-from skinvae.pipelines.progress import say, shown_progress
+from skinvae.pipelines.lost_nodes import LostNodes, end_actors
+from skinvae.pipelines.progress import answer_of, say, shown_progress
 from skinvae.pipelines.run_recording import RunRecorder
 from skinvae.pipelines.runtime import Resources, available_resources, ray_session
 from skinvae.pipelines.slice_job import (
@@ -44,6 +48,9 @@ MAX_INPUT_BLOCKS = 2000
 
 MAX_ROUNDS = 5
 """Another driver with other slice borders can win some of a round's commits; what it did not cover is planned anew."""
+
+MAX_INIT_DEATHS = 10
+"""Actors in a row that may die before they are ready."""
 
 _MAX_NAMED = 5
 """Damaged archives that one message names."""
@@ -105,6 +112,7 @@ def complete(
         source_ids = {one.source.source_id for one in opened}
         summary.in_table = table.count_by_status(job.scoring_id, source_ids=source_ids)
         summary.damaged = completion.damaged()
+        summary.num_reattempted = completion.num_reattempted
         if not summary.in_table and not summary.damaged:
             archives = ", ".join(one.source.uri for one in opened[:_MAX_NAMED])
             raise InputError(f"none of the {summary.num_members:,} members of {archives} is an image")
@@ -136,6 +144,7 @@ class _Completion:
         self._later_stages = later_stages
         self._unreadable: dict[str, InputError] = {}
         """By source_id."""
+        self.num_reattempted = 0
 
     def run(self) -> None:
         """Work until nothing is missing but what cannot be read."""
@@ -144,11 +153,12 @@ class _Completion:
             # A run that was killed behind its last commit may have left a large file that lost.
             delete_lost_parts(self._table)
             return
-        with ray_session(self._ray_settings), user_errors():
-            for _ in range(MAX_ROUNDS):
-                if not plan.parts:
-                    break
-                self._run_round(plan)
+        # Ray says on stdout, which is for results, that it tries a lost task again.
+        with contextlib.redirect_stdout(sys.stderr), ray_session(self._ray_settings), user_errors():
+            num_rounds = 0
+            while plan.parts and num_rounds < MAX_ROUNDS:
+                # A round that lost nodes is no sign of another driver; each needs nodes to lose.
+                num_rounds += self._run_round(plan)
                 self._table.reload()
                 plan = self._adopt_and_plan()
             write_parts = functools.partial(_write_parts, self._job.table)
@@ -163,7 +173,8 @@ class _Completion:
         # Another driver may have covered a part of what was adoptable: what it left open is seen only now.
         return make_plan(self._job, readable, self._table, slice_size=self._slice_size) if plan.adoptable else plan
 
-    def _run_round(self, plan: WorkPlan) -> None:
+    def _run_round(self, plan: WorkPlan) -> bool:
+        """False if it was ended because nodes are gone, before the end of its work."""
         resources = available_resources(self._ray_settings, num_actors=self._num_actors or 0)
         by_actors = f": {resources}" if self._num_actors is not None else ""
         say(f"{self._verb} {describe_work(plan)}{by_actors}")
@@ -172,19 +183,50 @@ class _Completion:
             context = DataContext.get_current().copy()
             # A slice leaves a task as soon as it is done instead of waiting for a block of 128 MiB to fill.
             context.target_max_block_size = 1
+            # An actor whose process is killed while it starts says nothing of the job; one kill ends it by default.
+            context.max_consecutive_actor_init_deaths = MAX_INIT_DEATHS
             with DataContext.current(context):
                 decoded = _decoded(self._job, plan, resources)
                 dataset = self._later_stages(decoded, resources, progress)
+            lost_nodes = None
+            if self._num_actors is not None:
+                lost_nodes = LostNodes(resources, settings=self._ray_settings, num_actors=self._num_actors)
             try:
-                for result in _polled(dataset, seconds=self._committer.poll_seconds):
-                    if isinstance(result, SliceFile):
-                        self._committer.add(result)
-                        expected.add(result)
-                    elif result is not None:
-                        self._note(result.source, result.error)
-                    self._committer.flush_if_due()
+                return self._take_results(dataset, expected, progress, lost_nodes)
             finally:
                 self._committer.flush()
+                self.num_reattempted += answer_of(progress.num_reattempted.remote(), otherwise=0)
+
+    def _take_results(
+        self, dataset: Dataset, expected: Expectation, progress: Any, lost_nodes: LostNodes | None
+    ) -> bool:
+        """Commit what comes in; as `_run_round`."""
+        is_ended = False
+        num_results = 0
+        try:
+            for result in _polled(dataset, seconds=self._committer.poll_seconds):
+                if isinstance(result, SliceFile):
+                    self._committer.add(result)
+                    expected.add(result)
+                elif result is not None:
+                    self._note(result.source, result.error)
+                self._committer.flush_if_due()
+                num_results += result is not None
+                if result is None and lost_nodes is not None and lost_nodes.is_stuck(self._seen(num_results, progress)):
+                    say("note: nodes are lost and others have no room for their work: planning it anew")
+                    is_ended = True
+                    end_actors(self._job.run_id)
+        except RayError:
+            if not is_ended:
+                raise
+        return not is_ended
+
+    @staticmethod
+    def _seen(num_results: int, progress: Any) -> tuple[int, int | None]:
+        """What changes as long as something moves."""
+        nothing: tuple[int | None, dict[str, Any], list[str]] = (None, {}, [])
+        num_done, _, _ = answer_of(progress.state.remote(0), otherwise=nothing)
+        return num_results, num_done
 
     def _note(self, source: Source, error: InputError) -> None:
         if source.source_id not in self._unreadable:
@@ -274,7 +316,7 @@ def _polled(dataset: Dataset, *, seconds: float) -> Iterator[SliceFile | Unreada
         yield result
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(num_cpus=1, max_retries=10)
 def _write_part_task(table: Location, part: Part) -> NewFile | None:
     return write_part(table, part)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError, RayTaskError
 
 from skinvae.errors import JobError, SkinvaeError
@@ -23,6 +24,11 @@ def user_errors() -> Iterator[None]:
     except Exception as error:
         if found := _skinvae_error(error):
             raise type(found)(str(found)) from error
+        if isinstance(error, ExecutionTimeoutError):
+            raise JobError(
+                "the Ray job stands still: nothing has moved for long; see that the cluster's nodes are alive and have "
+                "room, then run the same command again to go on"
+            ) from error
         if isinstance(error, RayError) and not isinstance(error, RayTaskError):
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise JobError(f"the Ray job failed: {lines[0]}; run the same command again to go on") from error

@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,13 +28,30 @@ LOG_SECONDS = 10.0
 """Where nobody watches a bar, a line this often."""
 
 _REFRESH_SECONDS = 0.5
+_ANSWER_SECONDS = 5.0
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class _Attempts:
+    """At one slice, since it last came to an end."""
+
+    num_begun: int = 0
+    done: int = 0
+    """What the last of them has done."""
 
 
 class ProgressActor:
-    """Holds how far the workers are; losing it costs the display, never the job."""
+    """Holds how far the workers are, and how often they began each slice; losing it never costs the job more than that.
+
+    It holds a record for each slice of the run: less than what the driver's view of the table takes.
+    """
 
     def __init__(self) -> None:
         self._done = 0
+        self._attempts: dict[str, _Attempts] = {}
+        self._num_reattempted = 0
         self._fields: dict[str, Any] = {}
         self._lines: list[str] = []
 
@@ -43,6 +61,28 @@ class ProgressActor:
         self._fields |= fields
         if line is not None:
             self._lines.append(line)
+
+    def begin(self, slice_id: str) -> int:
+        """The work on a slice begins, from its start. Returns how often it did since it last came to an end."""
+        if slice_id in self._attempts:
+            self._num_reattempted += 1
+        attempts = self._attempts.setdefault(slice_id, _Attempts())
+        self._done -= attempts.done
+        attempts.num_begun, attempts.done = attempts.num_begun + 1, 0
+        return attempts.num_begun
+
+    def advance_slice(self, slice_id: str, amount: int) -> None:
+        """Count `amount` more of the slice as done."""
+        self._done += amount
+        self._attempts.setdefault(slice_id, _Attempts()).done += amount
+
+    def end(self, slice_id: str) -> None:
+        """The work on the slice has come to its end."""
+        self._attempts.setdefault(slice_id, _Attempts()).num_begun = 0
+
+    def num_reattempted(self) -> int:
+        """How often a slice was begun that had been begun before, ended or not."""
+        return self._num_reattempted
 
     def state(self, num_lines_seen: int) -> tuple[int, dict[str, Any], list[str]]:
         """How much is done, the latest fields, and the lines behind the first `num_lines_seen`."""
@@ -115,10 +155,8 @@ class _Display:
             say(f"{time.strftime('%H:%M:%S')} {', '.join(word for word in words if word)}")
 
     def _poll(self) -> tuple[int | None, dict[str, Any], list[str]]:
-        try:
-            done, fields, lines = ray.get(self.actor.state.remote(len(self.shown)), timeout=5)
-        except (ray.exceptions.RayError, TimeoutError):
-            return None, {}, []
+        nothing: tuple[int | None, dict[str, Any], list[str]] = (None, {}, [])
+        done, fields, lines = answer_of(self.actor.state.remote(len(self.shown)), otherwise=nothing)
         self.shown.extend(lines)
         return done, fields, lines
 
@@ -132,7 +170,9 @@ def shown_progress(
     `total` says how much there is to do, as far as that is known; `describe` turns the latest fields into a few words
     behind the bar.
     """
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(ProgressActor).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    remote: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(ProgressActor)
+    actor = remote.options(scheduling_strategy=here).remote()
     stop = threading.Event()
     display = _Display(actor, title, total, unit, describe, Console(stderr=True), stop)
     thread = threading.Thread(target=display.run, daemon=True, name="progress")
@@ -143,6 +183,15 @@ def shown_progress(
         stop.set()
         thread.join()
         ray.kill(actor)
+
+
+def answer_of(reference: Any, *, otherwise: _T) -> _T:
+    """What a ProgressActor's method returned, or `otherwise` where it is lost or slow: no job waits for it."""
+    try:
+        answer: _T = ray.get(reference, timeout=_ANSWER_SECONDS)
+    except (ray.exceptions.RayError, TimeoutError):
+        return otherwise
+    return answer
 
 
 class RateMeter:

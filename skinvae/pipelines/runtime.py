@@ -100,15 +100,16 @@ def logical_cpus(cores: int) -> int:
 
 def available_resources(settings: RaySettings, *, num_actors: int = 0) -> Resources:
     """Divide the running cluster. Raises UsageError if it lacks the GPU that the settings ask for."""
-    return divide_resources(_alive_nodes(), device=settings.device, num_actors=num_actors)
+    return divide_resources(alive_nodes(), device=settings.device, num_actors=num_actors)
 
 
 def training_resources(settings: RaySettings, *, num_workers: int = 0) -> Resources:
     """Divide the running cluster among training workers; `num_workers` = 0 is one per GPU, or one on the CPU."""
-    return divide_resources(_alive_nodes(), device=settings.device, num_actors=num_workers, num_actors_on_cpus=1)
+    return divide_resources(alive_nodes(), device=settings.device, num_actors=num_workers, num_actors_on_cpus=1)
 
 
-def _alive_nodes() -> list[Node]:
+def alive_nodes() -> list[Node]:
+    """The machines of the running cluster."""
     alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]  # Ray's omission
     return [Node(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in alive]
 
@@ -130,6 +131,18 @@ def divide_resources(
     if has_gpus and device != "cpu":
         return _divide_gpus(nodes, num_actors)
     return _divide_cpus([one.num_cpus for one in nodes if one.num_cpus], num_actors or num_actors_on_cpus)
+
+
+def has_room(resources: Resources, nodes: Sequence[Node]) -> bool:
+    """Whether all actors find a place on the nodes at once."""
+    return sum(_num_that_fit(resources, one) for one in nodes) >= resources.num_actors
+
+
+def _num_that_fit(resources: Resources, node: Node) -> int:
+    by_cpus = int(node.num_cpus / resources.cpus_per_actor + 1e-6)
+    if not resources.gpus_per_actor:
+        return by_cpus
+    return min(by_cpus, int(node.num_gpus) * int(1 / resources.gpus_per_actor + 1e-6))
 
 
 def _divide_gpus(nodes: Sequence[Node], num_actors: int) -> Resources:

@@ -13,6 +13,8 @@ from ray.util.annotations import RayDeprecationWarning
 from skinvae.config import Config
 from skinvae.errors import RejectLimitExceeded
 from skinvae.pipelines.completing import Dataset, complete
+from skinvae.pipelines.image_scorer import MakeScorer, Placement, ScorerRecipe, make_vae_scorer
+from skinvae.pipelines.lost_nodes import named_actor
 from skinvae.pipelines.retrying import retry
 from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.scoring_job import make_job
@@ -33,10 +35,12 @@ def score(
     config: Config,
     retry_statuses: Collection[str] = (),
     dry_run: bool = False,
+    make_scorer: MakeScorer = make_vae_scorer,
 ) -> JobSummary:
     """Score every image of the archives that the table does not hold yet, and commit the rows as they come.
 
     Then score again the rejected images whose status codes are in `retry_statuses`, and replace their rows.
+    `make_scorer` builds the scorer in each actor, by default the bundle's VAE; it must be picklable.
     Raises as `completing.complete` does; see also `check_damage` and `check_reject_limit`.
     """
     job = make_job(Location.parse(model), Location.parse(table), config)
@@ -45,7 +49,8 @@ def score(
         return summarise(job, opened, ScoreTable.open_if_exists(job.table))
     score_table = ScoreTable.open_or_create(job.table)
     _copy_model_files(job)
-    summary = _complete(job, opened, score_table, config=config)
+    complete_table = functools.partial(_complete, config=config, make_scorer=make_scorer)
+    summary = complete_table(job, opened, score_table)
     if retry_statuses:
         summary.retried = retry(
             job,
@@ -53,14 +58,21 @@ def score(
             score_table,
             statuses=retry_statuses,
             ray_settings=config.ray,
-            complete_table=functools.partial(_complete, config=config),
+            complete_table=complete_table,
         )
         source_ids = {one.source.source_id for one in opened}
         summary.in_table = score_table.count_by_status(job.scoring_id, source_ids=source_ids)
     return summary
 
 
-def _complete(job: ScoringJob, opened: Sequence[OpenedArchive], table: ScoreTable, *, config: Config) -> JobSummary:
+def _complete(
+    job: ScoringJob,
+    opened: Sequence[OpenedArchive],
+    table: ScoreTable,
+    *,
+    config: Config,
+    make_scorer: MakeScorer,
+) -> JobSummary:
     return complete(
         job,
         opened,
@@ -71,7 +83,7 @@ def _complete(job: ScoringJob, opened: Sequence[OpenedArchive], table: ScoreTabl
         images_column=config.archives.images_column,
         ray_settings=config.ray,
         verb="scoring",
-        later_stages=functools.partial(_score_and_write, job=job, config=config),
+        later_stages=functools.partial(score_and_write, job=job, config=config, make_scorer=make_scorer),
         num_actors=config.score.num_actors,
     )
 
@@ -86,10 +98,21 @@ def check_reject_limit(summary: JobSummary, *, max_rejects: float) -> None:
         )
 
 
-def _score_and_write(
-    dataset: Dataset, resources: Resources, progress: Any, *, job: ScoringJob, config: Config
+def score_and_write(
+    dataset: Dataset,
+    resources: Resources,
+    progress: Any,
+    *,
+    job: ScoringJob,
+    config: Config,
+    make_scorer: MakeScorer = make_vae_scorer,
 ) -> Dataset:
+    """The `later_stages` of a scoring job: decoded slices -> scores, by actors -> files of the table."""
     settings = config.score
+    placement = Placement(
+        resources.device, resources.threads_per_actor, settings.batch_size, settings.decode_batch_size
+    )
+    recipe = ScorerRecipe(job.model, job.model_digest, job.scoring, placement, make_scorer)
     with warnings.catch_warnings():
         # max_restarts goes away in Ray 2.64, and 2.60 has no other way to bound restarts.
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -97,18 +120,17 @@ def _score_and_write(
             ScoreStage,
             fn_constructor_kwargs={
                 "job": job,
-                "device": resources.device,
-                "num_threads": resources.threads_per_actor,
-                "batch_size": settings.batch_size,
-                "decode_batch_size": settings.decode_batch_size,
+                "recipe": recipe,
+                "max_seconds": settings.max_seconds,
                 "progress": progress,
             },
             num_cpus=resources.cpus_per_actor,
             num_gpus=resources.gpus_per_actor or None,
             compute=ActorPoolStrategy(size=resources.num_actors, max_tasks_in_flight_per_actor=2),
-            # Ray Data's own default restarts an actor for ever, even one that its input kills each time.
-            max_restarts=3,
-            max_task_retries=3,
+            ray_remote_args_fn=functools.partial(named_actor, job.run_id),
+            # A dead actor would block a pool of fixed size. What bounds the attempts at a slice is ScoreStage.
+            max_restarts=-1,
+            max_task_retries=-1,
         )
     write = functools.partial(write_stage, job=job)
     return scored.map(write, num_cpus=resources.cpus_per_task, compute=TaskPoolStrategy())

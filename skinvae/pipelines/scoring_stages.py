@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +15,23 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from skinvae.errors import BundleError
+from skinvae.errors import JobError
 from skinvae.metrics.join import SAME_SCORE_TOLERANCE
 from skinvae.model.noise import NOISE_KIND
-from skinvae.model.scorer import Scorer, ScoringSettings
+from skinvae.model.scorer import ScoringSettings
+from skinvae.pipelines.bisection import NUM_DEATHS_ALONE, Death
+from skinvae.pipelines.deadline import arm_deadlines, deadline
 from skinvae.pipelines.decoding import Unreadable
+from skinvae.pipelines.image_scorer import Columns, ImageScorer, ScorerRecipe, fatal_errors_end_the_process
+from skinvae.pipelines.isolated_scoring import score_isolated
+from skinvae.pipelines.progress import answer_of
 from skinvae.pipelines.slice_job import SliceJob
 from skinvae.pipelines.slicing import Slice
 from skinvae.pipelines.stages import Row, SliceHead, image_columns, opened_row
 from skinvae.records import SCORE_SCHEMA, SCORES, Status
-from skinvae.storage.bundle import ModelBundle, read_bundle
+from skinvae.storage.bundle import ModelBundle
 from skinvae.storage.filesystem import Location
 from skinvae.storage.slices import write_slice
-
-Columns = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -39,75 +43,108 @@ class ScoringJob(SliceJob):
     scoring: ScoringSettings
 
 
-class ScoreStage:
-    """The scoring actor: loads the bundle once, then turns decoded slices into rows of the score table."""
+MAX_DEATHS = 2
+"""Of the process that scores a slice. Then the slice is scored in isolation, where the image to blame is found."""
 
-    def __init__(
-        self,
-        *,
-        job: ScoringJob,
-        device: str,
-        num_threads: int,
-        batch_size: int,
-        decode_batch_size: int,
-        progress: Any,
-    ) -> None:
-        torch.set_num_threads(num_threads)
+MAX_ATTEMPTS = 20
+"""At one slice. A process that ends even while it only watches over the isolation has a reason that is no image's."""
+
+
+class ScoreStage:
+    """The scoring actor: loads the bundle once, then turns decoded slices into rows of the score table.
+
+    Its process may die at any time: Ray starts it again for ever, and the ProgressActor counts, slice by slice, how
+    often that was in vain.
+    """
+
+    def __init__(self, *, job: ScoringJob, recipe: ScorerRecipe, max_seconds: float, progress: Any) -> None:
+        arm_deadlines()
         self._job = job
+        self._recipe = recipe
+        self._max_seconds = max_seconds
         self._progress = progress
-        self._device = device
-        self._batch_size = batch_size
-        self._decode_batch_size = decode_batch_size
 
     @functools.cached_property
     def _bundle(self) -> ModelBundle:
         """Loaded with the first slice: an error here reaches the driver whole, one in a constructor only as text."""
-        bundle = read_bundle(self._job.model)
-        if bundle.digest != self._job.model_digest:
-            raise BundleError(f"'{self._job.model}' was replaced while the job ran: run the command again")
-        return bundle
+        return self._recipe.read_bundle()
 
     @functools.cached_property
     def _p_values(self) -> PValues:
         return PValues(self._bundle, scoring=self._job.scoring)
 
     @functools.cached_property
-    def _scorer(self) -> Scorer:
-        return Scorer(
-            self._bundle.build_model(),
-            variance=self._bundle.config.beta,
-            settings=self._job.scoring,
-            device=self._device,
-            batch_size=self._batch_size,
-            decode_batch_size=self._decode_batch_size,
-        )
+    def _scorer(self) -> ImageScorer:
+        return self._recipe.build(self._bundle)
 
     def __call__(self, row: Row) -> Row:
         head, pixels = opened_row(row, size=self._job.image_size)
         if isinstance(head, Unreadable):
             return {"head": row["head"], "rows": b""}
+        slice_id = str(self._job.slice_id(head.slice))
+        num_begun = answer_of(self._progress.begin.remote(slice_id), otherwise=1)
         # Rejected images and members that are no images need no scoring: they are done.
-        self._progress.advance.remote(head.slice.num_members - len(pixels))
-        rows = self._rows(head, self._score(pixels))
+        self._progress.advance_slice.remote(slice_id, head.slice.num_members - len(pixels))
+        scored = _SliceScores(len(pixels), self._progress, slice_id)
+        if num_begun <= MAX_DEATHS:
+            self._score(pixels, scored)
+        elif num_begun <= MAX_ATTEMPTS:
+            self._score_isolated(pixels, scored)
+        else:
+            raise JobError(
+                f"the process that scores the members {head.slice.end.start:,} to {head.slice.end.stop - 1:,} of "
+                f"'{head.slice.source.uri}' was lost {MAX_ATTEMPTS} times: see that the nodes have memory enough, then "
+                "run the same command again"
+            )
+        rows = self._rows(head, scored)
+        self._progress.end.remote(slice_id)
         return {"head": pickle.dumps(head.slice), "rows": _to_ipc(rows)}
 
-    def _score(self, pixels: NDArray[np.uint8]) -> Columns:
-        step = self._scorer.batch_size
-        pieces = [self._scorer.score(pixels[:0])]
-        for start in range(0, len(pixels), step):
-            pieces.append(self._scorer.score(pixels[start : start + step]))
-            self._progress.advance.remote(len(pixels[start : start + step]))
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in (*SCORES, "ess")}
+    def _score(self, pixels: NDArray[np.uint8], scored: _SliceScores) -> None:
+        start = 0
+        with fatal_errors_end_the_process():
+            while start < len(pixels):
+                batch = np.arange(start, min(start + self._scorer.batch_size, len(pixels)))
+                with deadline(seconds=self._max_seconds):
+                    columns = self._scorer.score(pixels[batch])
+                scored.add(batch, columns)
+                start += len(batch)
 
-    def _rows(self, head: SliceHead, scores: Columns) -> pa.Table:
+    def _score_isolated(self, pixels: NDArray[np.uint8], scored: _SliceScores) -> None:
+        self.__dict__.pop("_scorer", None)  # the fresh process needs the GPU's memory
+        if self._recipe.placement.device != "cpu":
+            torch.cuda.empty_cache()
+        scored.killers = score_isolated(
+            pixels, recipe=self._recipe, max_seconds=self._max_seconds, on_scored=scored.add
+        )
+
+    def _rows(self, head: SliceHead, scores: _SliceScores) -> pa.Table:
         frame = image_columns(head)
         scored = np.flatnonzero(frame["status"] == Status.OK.value)
-        for name, values in scores.items():
+        for name, values in scores.columns.items():
             frame[name] = np.nan
             frame.loc[scored, name] = values
-        _reject_nonfinite(frame, scored)
+        killers = np.array(sorted(scores.killers), np.intp)
+        _reject_killers(frame, {int(scored[index]): scores.killers[index] for index in killers})
+        _reject_nonfinite(frame, np.delete(scored, killers))
         frame["p_value"] = self._p_values(frame)
         return _with_job_columns(frame, head.slice, self._job, model_id=self._bundle.model_id)
+
+
+class _SliceScores:
+    """The scores of one slice's images as they come in, batch by batch."""
+
+    def __init__(self, num_images: int, progress: Any, slice_id: str) -> None:
+        self.columns: Columns = {name: np.full(num_images, np.nan) for name in (*SCORES, "ess")}
+        self.killers: dict[int, Death] = {}
+        """The images that cannot be scored, by position."""
+        self._progress = progress
+        self._slice_id = slice_id
+
+    def add(self, images: NDArray[np.intp], columns: Columns) -> None:
+        for name, values in self.columns.items():
+            values[images] = columns[name]
+        self._progress.advance_slice.remote(self._slice_id, len(images))
 
 
 class PValues:
@@ -141,6 +178,16 @@ def write_stage(row: Row, *, job: SliceJob) -> Row:
         return {"result": row["head"]}
     rows = pa.ipc.open_stream(row["rows"]).read_all()
     return {"result": pickle.dumps(write_slice(job.table, job.slice_id(head), rows, provenance=job.provenance))}
+
+
+def _reject_killers(frame: pd.DataFrame, killers: Mapping[int, Death]) -> None:
+    for row, death in killers.items():
+        frame.loc[row, "status"] = (Status.TIMEOUT if death.is_overdue else Status.CRASHED).value
+        frame.loc[row, "error"] = (
+            death.reason
+            if death.is_overdue
+            else f"scoring it, alone, ended the process with {death.reason}, {NUM_DEATHS_ALONE} times"
+        )
 
 
 def _reject_nonfinite(frame: pd.DataFrame, scored: NDArray[np.intp]) -> None:

@@ -83,6 +83,8 @@ class JobSummary:
     """Bytes of tars that were unread at the start, beside the members."""
     num_adopted: int = 0
     """Rows that an earlier run had written, and this one committed."""
+    num_reattempted: int = 0
+    """Slices that were begun again because the process that scored them, or a node, was lost; at least so many."""
     by_status: dict[str, int] = field(default_factory=dict)
     """Images that this run did or rejected."""
     in_table: dict[str, int] = field(default_factory=dict)

@@ -32,7 +32,7 @@ def test_a_killed_job_is_completed_by_the_same_command(
 ) -> None:
     """SIGKILL of the driver after the first commits; the second run has other slice borders, too."""
     out = str(tmp_path / "scores")
-    slow = config(slice_size=4, commit_seconds=0.05, num_samples=SLOW_SAMPLES)
+    slow = config(slice_size=4, batch_size=4, commit_seconds=0.05, num_samples=SLOW_SAMPLES)
     with _started_score(archive, model, out, config=slow, ray_address=ray_cluster) as process:
         wait_for_rows(out, 8, process)
         process.send_signal(signal.SIGKILL)
@@ -40,7 +40,7 @@ def test_a_killed_job_is_completed_by_the_same_command(
     committed = DeltaTable(out).to_pandas(columns=["image_id", "run_id"])
     assert 0 < len(committed) < len(archive.members())
 
-    command = _score_command(archive, model, out, config=config(slice_size=10, num_samples=SLOW_SAMPLES))
+    command = _score_command(archive, model, out, config=config(slice_size=10, batch_size=5, num_samples=SLOW_SAMPLES))
     finished = subprocess.run(
         [*command, "--json"], env=command_environment(ray_cluster), capture_output=True, check=False
     )
@@ -63,7 +63,7 @@ def test_sigterm_commits_what_is_done_and_exits_with_5(
 ) -> None:
     out = str(tmp_path / "scores")
     # It would take a minute on an idle machine: the signal comes before the end.
-    slow = config(slice_size=1, commit_seconds=0.05, num_samples=5 * SLOW_SAMPLES)
+    slow = config(slice_size=1, batch_size=1, commit_seconds=0.05, num_samples=5 * SLOW_SAMPLES)
     with _started_score(archive, model, out, config=slow, ray_address=ray_cluster) as process:
         wait_for_rows(out, 1, process)
         started = time.monotonic()

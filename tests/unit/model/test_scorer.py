@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from torch import Tensor
 
 from skinvae.model.bounds import ScoreMode, scores_from_draws
 from skinvae.model.noise import draw_noise
@@ -87,6 +88,60 @@ def test_no_images_give_empty_scores() -> None:
     scores = scored(IMAGES[:0])
     assert set(scores) == set(NAMES)
     assert all(values.shape == (0,) and values.dtype == np.float64 for values in scores.values())
+
+
+class _SmallMemory(VAE):
+    """Runs out of memory where it is given more at once, and remembers the shapes it was given."""
+
+    def __init__(self, *, most_encoded: int = 1000, most_decoded: int = 1000) -> None:
+        model = small_model()
+        super().__init__(model.settings)
+        self.load_state_dict(model.state_dict())
+        self.most_encoded, self.most_decoded = most_encoded, most_decoded
+        self.encoded: list[int] = []
+
+    def encode(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        self.encoded.append(len(x_BCHW))
+        self._take(len(x_BCHW), self.most_encoded)
+        return super().encode(x_BCHW)
+
+    def decode(self, z_BD: Tensor) -> Tensor:
+        self._take(len(z_BD), self.most_decoded)
+        return super().decode(z_BD)
+
+    @staticmethod
+    def _take(amount: int, most: int) -> None:
+        if amount > most:
+            raise torch.OutOfMemoryError(f"{amount} at once")
+
+
+@pytest.mark.parametrize(("most_encoded", "most_decoded"), [(1000, 5), (3, 1000), (1, 1), (2, 15)])
+def test_where_memory_is_short_batches_shrink_for_good_and_no_score_changes(
+    most_encoded: int, most_decoded: int
+) -> None:
+    model = _SmallMemory(most_encoded=most_encoded, most_decoded=most_decoded)
+    scorer = Scorer(model, variance=0.01, settings=ScoringSettings(), batch_size=8, decode_batch_size=64)
+    assert_same(scorer.score(IMAGES), scored(IMAGES))
+    assert scorer.batch_size <= most_encoded
+    assert scorer.decode_batch_size <= most_decoded
+    sizes = scorer.batch_size, scorer.decode_batch_size
+    assert_same(scorer.score(IMAGES), scored(IMAGES))
+    assert (scorer.batch_size, scorer.decode_batch_size) == sizes, "what did not fit is not tried again"
+
+
+def test_no_memory_for_a_single_image_is_an_error() -> None:
+    scorer = Scorer(_SmallMemory(most_encoded=0), variance=0.01, settings=ScoringSettings(), batch_size=8)
+    with pytest.raises(torch.OutOfMemoryError):
+        scorer.score(IMAGES)
+    assert (scorer.batch_size, scorer.decode_batch_size) == (1, 1)
+
+
+def test_the_model_sees_one_shape_however_many_images_are_left() -> None:
+    model = _SmallMemory()
+    scorer = Scorer(model, variance=0.01, settings=ScoringSettings(), batch_size=4)
+    for count in (11, 1, 4):
+        scorer.score(IMAGES[:count])
+    assert set(model.encoded) == {4}
 
 
 @pytest.mark.parametrize("mode", ["exact", "released"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skinvae.errors import UsageError
-from skinvae.pipelines.runtime import MAX_THREADS_PER_ACTOR, Node, Resources, divide_resources, logical_cpus
+from skinvae.pipelines.runtime import MAX_THREADS_PER_ACTOR, Node, Resources, divide_resources, has_room, logical_cpus
 
 COUNTS = (1, 2, 3, 4, 8, 64)
 NODES = st.lists(st.builds(Node, num_cpus=st.integers(0, 40)), min_size=1, max_size=12)
@@ -88,6 +88,29 @@ def test_any_number_of_gpu_actors_fits_any_nodes(nodes: list[Node], heads: list[
     resources = divide_resources(cluster, num_actors=num_actors)
     assert resources.num_actors == (num_actors or sum(int(one.num_gpus) for one in nodes))
     assert_fits(resources, cluster)
+
+
+@settings(deadline=None)
+@given(nodes=GPU_NODES.filter(lambda nodes: any(one.num_gpus for one in nodes)), num_actors=st.integers(0, 16))
+def test_there_is_room_for_what_was_divided_until_a_node_with_an_actor_is_gone(
+    nodes: list[Node], num_actors: int
+) -> None:
+    resources = divide_resources(nodes, num_actors=num_actors)
+    assert has_room(resources, nodes)
+    assert not has_room(resources, [])
+    without = [one for one in nodes if one.num_gpus < 1]
+    assert not has_room(resources, without), "CPUs do not replace GPUs"
+
+
+def test_what_is_left_has_room_only_for_as_many() -> None:
+    two = Resources(2, cpus_per_actor=1.0, gpus_per_actor=1.0, threads_per_actor=1, cpus_per_task=1.0)
+    assert has_room(two, [Node(4, 2)])
+    assert has_room(two, [Node(1, 1), Node(1, 1)])
+    assert not has_room(two, [Node(4, 1), Node(4)])
+    assert not has_room(two, [Node(1, 2)]), "a CPU each"
+    thirds = Resources(3, cpus_per_actor=0.3333, gpus_per_actor=0.0, threads_per_actor=1, cpus_per_task=0.1)
+    assert has_room(thirds, [Node(1)])
+    assert not has_room(thirds, [Node(0.9)])
 
 
 @pytest.mark.parametrize(
