@@ -46,8 +46,9 @@ def mischievous_image(mischief: Mischief, *, size: int) -> UInt8Array:
 class FastScorer:
     """Scores in nats that are anything but that; bit for bit the same in any batch and on any machine."""
 
-    def __init__(self, *, batch_size: int = 8, seconds_per_image: float = 0.0) -> None:
+    def __init__(self, *, batch_size: int = 8, seconds_per_image: float = 0.0, is_broken: bool = False) -> None:
         self._batch_size = batch_size
+        self._is_broken = is_broken
         self._seconds_per_image = seconds_per_image
 
     @property
@@ -60,6 +61,8 @@ class FastScorer:
 
     def _score_image(self, image_HWC: UInt8Array) -> NDArray[np.float64]:
         time.sleep(self._seconds_per_image)
+        if self._is_broken:
+            misbehave(Mischief.SIGKILL)
         if (image_HWC == image_HWC[0, 0]).all() and tuple(image_HWC[0, 0]) in {one.value for one in Mischief}:
             misbehave(Mischief(tuple(map(int, image_HWC[0, 0]))))
             return np.full(len(SCORES) + 1, np.nan)
@@ -79,11 +82,9 @@ def misbehave(mischief: Mischief) -> None:
         raise MemoryError("as if there were none left")
 
 
-def make_fast_scorer(
-    _: ModelBundle, __: ScoringSettings, placement: Placement, *, seconds_per_image: float = 0.0
-) -> FastScorer:
-    """For `make_scorer` of `skinvae.pipelines.score.score_and_write`."""
-    return FastScorer(batch_size=placement.batch_size, seconds_per_image=seconds_per_image)
+def make_fast_scorer(_: ModelBundle, __: ScoringSettings, placement: Placement, **settings: Any) -> FastScorer:
+    """For `make_scorer` of `skinvae.pipelines.score`; `settings` are FastScorer's."""
+    return FastScorer(batch_size=placement.batch_size, **settings)
 
 
 def fast_scorer(**settings: Any) -> MakeScorer:

@@ -11,6 +11,10 @@ from ray.exceptions import RayError, RayTaskError
 from skinvae.errors import JobError, SkinvaeError
 
 
+_ADDED_BY_RAY = "\nFailed to apply UDF transform"
+"""Ray Data appends advice to the words of an error, of settings that no user of ours can reach."""
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Re-raise the SkinvaeError that a Ray exception stems from, and lost workers as JobError.
@@ -23,7 +27,8 @@ def user_errors() -> Iterator[None]:
         raise
     except Exception as error:
         if found := _skinvae_error(error):
-            raise type(found)(str(found)) from error
+            sentence, _, _ = str(found).partition(_ADDED_BY_RAY)
+            raise type(found)(sentence) from error
         if isinstance(error, ExecutionTimeoutError):
             raise JobError(
                 "the Ray job stands still: nothing has moved for long; see that the cluster's nodes are alive and have "

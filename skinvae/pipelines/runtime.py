@@ -85,7 +85,10 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     for name in ("ray.data", "ray.train"):
         # What they log as an error also reaches the driver as an exception.
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    DataContext.get_current().enable_progress_bars = False
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    # What Ray Data would raise in its place has lost the error of ours on its way from the worker.
+    context.raise_original_map_exception = True
     try:
         yield
     finally:

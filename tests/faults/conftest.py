@@ -215,10 +215,19 @@ def make_job(s3: S3Server, tmp_path: Path, request: pytest.FixtureRequest) -> Ma
 
 
 class Killer:
-    """SIGKILLs a random one of some processes, again and again."""
+    """SIGKILLs a random one of some processes, again and again, `at_most` times."""
 
-    def __init__(self, victims: Callable[[], list[psutil.Process]], *, every_seconds: float, seed: int) -> None:
+    def __init__(
+        self,
+        victims: Callable[[], list[psutil.Process]],
+        *,
+        every_seconds: float,
+        seed: int,
+        only: str = "",
+        at_most: int = 1_000_000,
+    ) -> None:
         self._victims = victims
+        self._only, self._at_most = only, at_most
         self._every_seconds = every_seconds
         self._random = random.Random(seed)
         self._stop = threading.Event()
@@ -234,13 +243,13 @@ class Killer:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every_seconds):
+        while not self._stop.wait(self._every_seconds) and len(self.killed) < self._at_most:
             victims = sorted(self._victims(), key=lambda process: process.pid)
-            if victims:
-                victim = self._random.choice(victims)
-                try:
-                    name = victim.cmdline()[0]
-                    victim.kill()
-                except (psutil.Error, IndexError):
-                    continue
-                self.killed.append(name)
+            self._random.shuffle(victims)
+            for victim in victims:
+                with contextlib.suppress(psutil.Error, IndexError):
+                    title = victim.cmdline()[0]
+                    if self._only in title:
+                        victim.kill()
+                        self.killed.append(title)
+                        break

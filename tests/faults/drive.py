@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--table", required=True)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="assignments")
     parser.add_argument("--seconds-per-image", type=float, default=0.0)
+    parser.add_argument("--broken-model", action="store_true", help="whose scorer kills its process at any image")
     parser.add_argument("--patience", type=float, default=lost_nodes.PATIENCE_SECONDS, help="with lost nodes")
     arguments = parser.parse_args()
     lost_nodes.PATIENCE_SECONDS = arguments.patience
@@ -32,7 +33,7 @@ def main() -> int:
             model=arguments.model,
             table=arguments.table,
             config=load_config(assignments=arguments.assignments),
-            make_scorer=fast_scorer(seconds_per_image=arguments.seconds_per_image),
+            make_scorer=fast_scorer(seconds_per_image=arguments.seconds_per_image, is_broken=arguments.broken_model),
         )
     except SkinvaeError as error:
         sys.stderr.write(f"error: {error}\n")

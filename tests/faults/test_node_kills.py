@@ -21,6 +21,7 @@ def wait_for_slices(job: Job, count: int, process: subprocess.Popen[str]) -> Non
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_lost_node_that_nothing_replaces_leaves_its_work_to_the_others(s3: S3Server, make_job: MakeJob) -> None:
     """Two GPUs for two actors, then one: what the lost actor held must not wait for it for ever."""
     with ray_nodes(s3.environment | QUICK_SIGHT, num_nodes=2, num_cpus=3, num_gpus=1) as nodes:

@@ -67,8 +67,8 @@ def assert_others_are_scored(columns: Columns, killers: dict[int, Death]) -> Non
 
 
 def test_each_killer_is_named_with_its_signal_and_its_neighbours_are_scored(tmp_path: Path) -> None:
-    columns, killers = isolated(tmp_path, with_mischief(SIGSEGV=1, MEMORY_ERROR=8), fast_scorer(), batch_size=2)
-    assert {place: death.reason.split(":")[0] for place, death in killers.items()} == {1: "SIGSEGV", 8: "MemoryError"}
+    columns, killers = isolated(tmp_path, with_mischief(SIGKILL=1, MEMORY_ERROR=8), fast_scorer(), batch_size=1)
+    assert {place: death.reason.split(":")[0] for place, death in killers.items()} == {1: "SIGKILL", 8: "MemoryError"}
     assert not any(death.is_overdue for death in killers.values())
     assert_others_are_scored(columns, killers)
 
