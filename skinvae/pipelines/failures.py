@@ -10,7 +10,6 @@ from ray.exceptions import RayError, RayTaskError
 
 from skinvae.errors import JobError, SkinvaeError
 
-
 _ADDED_BY_RAY = "\nFailed to apply UDF transform"
 """Ray Data appends advice to the words of an error, of settings that no user of ours can reach."""
 
@@ -23,9 +22,9 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
-    except SkinvaeError:
-        raise
     except Exception as error:
+        if isinstance(error, SkinvaeError) and not isinstance(error, RayTaskError):
+            raise
         if found := _skinvae_error(error):
             sentence, _, _ = str(found).partition(_ADDED_BY_RAY)
             raise type(found)(sentence) from error
