@@ -35,7 +35,7 @@ from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
 from skinvae.storage.slice_ids import SliceFile
 from skinvae.storage.slices import write_slice
-from tests.pipelines.conftest import COUNTS, ArchiveFiles, config
+from tests.conftest import COUNTS, ArchiveFiles, config
 from tests.pipelines.processes import command_environment, skinvae_command
 from tests.pipelines.test_score import assert_same_scores
 from tests.s3_server import S3Server

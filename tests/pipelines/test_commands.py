@@ -19,7 +19,7 @@ from skinvae.audit.status import read_status
 from skinvae.storage.filesystem import Location
 from skinvae.storage.run_records import RunState
 from skinvae.storage.score_table import ScoreTable
-from tests.pipelines.conftest import ArchiveFiles, config
+from tests.conftest import ArchiveFiles, config
 from tests.pipelines.processes import command_environment, skinvae_command
 from tests.pipelines.test_score import assert_same_scores, read
 

@@ -17,7 +17,7 @@ from skinvae.records import SCORES
 from skinvae.report.evaluation import Evaluation
 from skinvae.storage.bundle import read_bundle
 from skinvae.storage.filesystem import Location
-from tests.pipelines.conftest import COUNTS, ArchiveFiles, config
+from tests.conftest import COUNTS, ArchiveFiles, config
 
 
 def run(table: str, archive: ArchiveFiles, out: Path, **changes: object) -> Evaluation:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from skinvae.storage.filesystem import Location
+from tests.conftest import config
 from tests.counting_proxy import counting_proxy
-from tests.pipelines.conftest import config
 from tests.pipelines.processes import command_environment, skinvae_command
 from tests.pipelines.test_archive_kinds import tar_of
 from tests.s3_server import S3Server

@@ -17,7 +17,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from tests.pipelines.conftest import ArchiveFiles
+from tests.conftest import ArchiveFiles
 from tests.pipelines.processes import command_environment
 from tests.pipelines.test_train import wait_for
 

@@ -22,7 +22,7 @@ from skinvae.pipelines.score import check_reject_limit, score
 from skinvae.records import SCORE_SCHEMA, SCORES
 from skinvae.storage.bundle import read_bundle
 from skinvae.storage.filesystem import Location
-from tests.pipelines.conftest import ArchiveFiles, config
+from tests.conftest import ArchiveFiles, config
 from tests.s3_server import S3Server
 
 BATCH_TOLERANCE = 1e-6

@@ -22,7 +22,7 @@ from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
 from skinvae.storage.slice_ids import SliceFile, SliceId
 from skinvae.storage.slices import write_slice
-from tests.pipelines.conftest import SMALL, ArchiveFiles, config
+from tests.conftest import SMALL, ArchiveFiles, config
 
 
 class OtherDriver:

@@ -31,7 +31,7 @@ from skinvae.pipelines.training_worker import VALIDATION_STREAM, epoch_line, glo
 from skinvae.records import SCORES
 from skinvae.storage.bundle import read_bundle
 from skinvae.storage.filesystem import Location
-from tests.pipelines.conftest import COUNTS, SMALL, ArchiveFiles, config
+from tests.conftest import COUNTS, SMALL, ArchiveFiles, config
 from tests.pipelines.processes import command_environment, skinvae_command
 
 

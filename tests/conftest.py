@@ -1,4 +1,4 @@
-"""One Ray, one S3 server, one synthetic archive and one small trained model for all pipeline tests."""
+"""One Ray, one S3 server, one synthetic archive and one small trained model, for all tests that ask for them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import ray
 
 from skinvae.config import Config, build_config
 from skinvae.images.synthetic import make_archive
-from skinvae.pipelines.runtime import ray_session
-from skinvae.pipelines.score import score
-from skinvae.pipelines.train import train
 from tests.s3_server import S3Server, run_s3_server
 
 COUNTS = {"MEL": 8, "NV": 64, "BCC": 8, "AKIEC": 6, "BKL": 8, "DF": 6, "VASC": 6}
@@ -66,6 +62,10 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def ray_cluster(s3: S3Server) -> Iterator[str]:
     """A local Ray whose workers know the S3 server; its address, for commands run as subprocesses."""
+    import ray
+
+    from skinvae.pipelines.runtime import ray_session
+
     os.environ["RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S"] = "120"
     with ray_session(config().ray):
         yield ray.get_runtime_context().gcs_address
@@ -84,6 +84,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> ArchiveFiles:
 @pytest.fixture(scope="session")
 def model(ray_cluster: str, archive: ArchiveFiles, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model bundle, trained for four epochs."""
+    from skinvae.pipelines.train import train
+
     out = str(tmp_path_factory.mktemp("models") / "model")
     train([archive.zip], labels=archive.labels, normal=["NV"], out=out, groups=archive.groups, config=config())
     return out
@@ -92,6 +94,8 @@ def model(ray_cluster: str, archive: ArchiveFiles, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="session")
 def table(model: str, archive: ArchiveFiles, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A finished score table of the archive; tests must not write to it."""
+    from skinvae.pipelines.score import score
+
     uri = str(tmp_path_factory.mktemp("tables") / "scores")
     score([archive.zip], model=model, table=uri, config=config())
     return uri
