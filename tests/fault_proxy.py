@@ -36,7 +36,7 @@ class Exchange:
     seconds: float
     """When it came, since the proxy started."""
     duration: float
-    """Seconds, from its arrival to the last byte of the answer."""
+    """Seconds, from its arrival until the answer was there."""
     status: int | None
     """That the client was told; None if it got no answer."""
     num_bytes: int
@@ -138,19 +138,18 @@ async def _exchange(
     request = _request(head, headers, ordinal=traffic.num_requests)
     traffic.num_requests += 1
     fault = traffic.faults.decide(request)
-    status, answer = None, b""
     try:
-        try:
-            message = await _answer(_Message(head, raw_body, body), request, fault, target)
-        except ConnectionError:
-            _reset(writer)
-            return False
-        answer, status = message.whole, message.status
-        stays = await _send(writer, message, request, fault)
-    finally:
-        since = (arrived - traffic.started, time.monotonic() - arrived)
-        traffic.exchanges.append(Exchange(request, *since, status, len(answer), fault.name))
-    return stays and headers.get("connection", "").lower() != "close"
+        answer = await _answer(_Message(head, raw_body, body), request, fault, target)
+    except ConnectionError:
+        answer = None
+    # Before the client hears of it, so that whoever looks behind an answer finds it recorded.
+    since = (arrived - traffic.started, time.monotonic() - arrived)
+    told, num_bytes = (None, 0) if answer is None else (answer.status, len(answer.whole))
+    traffic.exchanges.append(Exchange(request, *since, told, num_bytes, fault.name))
+    if answer is None:
+        _reset(writer)
+        return False
+    return await _send(writer, answer, fault) and headers.get("connection", "").lower() != "close"
 
 
 async def _answer(message: _Message, request: Request, fault: Fault, target: tuple[str | None, int | None]) -> _Message:
@@ -192,7 +191,7 @@ async def _forward(message: _Message, request: Request, target: tuple[str | None
         writer.close()
 
 
-async def _send(writer: asyncio.StreamWriter, message: _Message, request: Request, fault: Fault) -> bool:
+async def _send(writer: asyncio.StreamWriter, message: _Message, fault: Fault) -> bool:
     """Tell the client, in full or cut. False if that ends the connection."""
     kept = int(len(message.body) * fault.kept_share)
     if fault.truncation == "" or kept == len(message.body):

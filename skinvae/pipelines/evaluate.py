@@ -46,7 +46,7 @@ def evaluate(
     scorings and `scoring_id` names none of them, LabelsError if the labels do not fit.
     """
     storage = config.storage
-    scores = ScoreTable.open(Location.parse(table))
+    scores = ScoreTable.open(Location.parse(table, storage.with_credentials))
     chosen = choose_scoring(scores, scoring_id)
     frame = scores.read(_COLUMNS, scoring_id=chosen).to_pandas()
     if frame.empty:
@@ -74,7 +74,7 @@ def evaluate(
         "settings": config.evaluate.model_dump(),
         "versions": library_versions(),
     }
-    _write(evaluation, Location.parse(out), provenance=provenance)
+    _write(evaluation, Location.parse(out, storage.with_credentials), provenance=provenance)
     return evaluation
 
 

@@ -37,7 +37,9 @@ def prepare(archives: Sequence[str], *, out: str, config: Config, dry_run: bool 
     preparation = Preparation(
         image_size=config.model.image_size, preprocessing_version=PREPROCESSING_VERSION, decode=config.images
     )
-    job = _make_job(preparation, Location.parse(out), max_seconds=config.images.max_seconds)
+    job = _make_job(
+        preparation, Location.parse(out, config.storage.with_credentials), max_seconds=config.images.max_seconds
+    )
     opened = open_archives(archives, config=config, preparation=preparation)
     if dry_run:
         return summarise(job, opened, PixelTable.open_if_exists(job.table))

@@ -43,7 +43,8 @@ def score(
     `make_scorer` builds the scorer in each actor, by default the bundle's VAE; it must be picklable.
     Raises as `completing.complete` does; see also `check_damage` and `check_reject_limit`.
     """
-    job = make_job(Location.parse(model), Location.parse(table), config)
+    own = config.storage.with_credentials
+    job = make_job(Location.parse(model, own), Location.parse(table, own), config)
     opened = open_archives(archives, config=config, preparation=job.preparation)
     if dry_run:
         return summarise(job, opened, ScoreTable.open_if_exists(job.table))

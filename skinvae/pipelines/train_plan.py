@@ -81,7 +81,7 @@ def make_train_plan(
         opened=opened,
         parts=missing_parts(opened, slice_size=_SLICE_SIZE),
         split=split,
-        out=Location.parse(out),
+        out=Location.parse(out, storage.with_credentials),
         digest=run_digest([one.source.source_id for one in opened], split=split, normal=normal, config=config),
         config=config,
         normal=normal,

@@ -96,7 +96,9 @@ def write_bundle(
         raise BundleError(f"'{location}' holds a model bundle already: choose another --out or delete it")
     for name, data in (files | extras).items():
         (location / name).write_bytes(data)
-    if not (location / CONFIG).create_bytes(config_bytes):
+    written = location / CONFIG
+    # What is there may be our own, whose answer was lost.
+    if not written.create_bytes(config_bytes) and written.read_bytes() != config_bytes:
         raise BundleError(f"another run wrote a model bundle to '{location}' at the same time: choose another --out")
     return _sha256(config_bytes)
 

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import pyarrow.fs
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from skinvae.errors import ArchiveError, InputError, UsageError
 from skinvae.images.archives import ObjectEntry
 from skinvae.storage.atomic_files import create_file, replace_file
 from skinvae.storage.range_file import RangeFile, open_at_once, read_span
-from skinvae.storage.s3 import get_object, s3_filesystem
+from skinvae.storage.retries import LONGEST_PAUSE_SECONDS, MAX_ATTEMPTS, MAX_SECONDS, retry
+from skinvae.storage.s3 import ArrowHandler, s3_filesystem
 from skinvae.storage.storage_errors import (
     error_code,
     is_absence,
     is_precondition_failure,
+    is_unfinished_write,
     source_changed,
     storage_errors,
 )
 from skinvae.storage.versions import ObjectInfo, listed_version, stat_version
+
+_PRESIGNED = re.compile(r"(?i)[?&](x-amz-(signature|credential|security-token)|awsaccesskeyid|signature)=")
 
 
 class StorageSettings(BaseModel):
@@ -37,6 +42,23 @@ class StorageSettings(BaseModel):
     anonymous: bool = Field(
         default=False, description="read archives, labels and groups without credentials: for public buckets"
     )
+    sse: Literal["AES256", "aws:kms"] | None = Field(
+        default=None, description="server-side encryption asked for with every object that is written to S3"
+    )
+    sse_kms_key_id: str | None = Field(
+        default=None, min_length=1, description="key id or ARN for sse = aws:kms; default: the account's own key for S3"
+    )
+
+    @model_validator(mode="after")
+    def _key_fits(self) -> StorageSettings:
+        if self.sse_kms_key_id is not None and self.sse != "aws:kms":
+            raise ValueError("storage.sse_kms_key_id needs storage.sse=aws:kms")
+        return self
+
+    @property
+    def with_credentials(self) -> StorageSettings:
+        """The same for models, tables and all else of one's own, which `anonymous` is not about."""
+        return self.model_copy(update={"anonymous": False})
 
 
 @dataclass(frozen=True)
@@ -48,7 +70,8 @@ class Location:
 
     @classmethod
     def parse(cls, uri: str, settings: StorageSettings | None = None) -> Location:
-        """Raises UsageError for a scheme that is neither a local path nor s3://."""
+        """Raises UsageError for a scheme that is neither a local path nor s3://, and for a URI that holds a secret."""
+        _refuse_secrets(uri)
         scheme, separator, rest = uri.partition("://")
         if not separator or scheme == "file":
             uri = os.path.abspath(os.path.expanduser(rest if separator else uri))
@@ -78,19 +101,33 @@ class Location:
         """The fsspec filesystem; one per process and settings."""
         if self.is_local:
             return fsspec.filesystem("file")
-        return s3_filesystem(anonymous=self.settings.anonymous, process_id=os.getpid())
+        encryption = {"ServerSideEncryption": self.settings.sse, "SSEKMSKeyId": self.settings.sse_kms_key_id}
+        asked = tuple((name, value) for name, value in encryption.items() if value is not None)
+        return s3_filesystem(anonymous=self.settings.anonymous, encryption=asked, process_id=os.getpid())
 
     def arrow_filesystem(self) -> tuple[Any, str]:
         """What Ray Train stores its runs in: a pyarrow FileSystem (None: the local one) and the path without scheme."""
         if self.is_local:
             return None, self.uri
-        handler = pyarrow.fs.FSSpecHandler(self.filesystem)
-        return pyarrow.fs.PyFileSystem(handler), self.uri.removeprefix("s3://")
+        return pyarrow.fs.PyFileSystem(ArrowHandler(self.filesystem)), self.uri.removeprefix("s3://")
 
     def delta_options(self) -> dict[str, str]:
         """Storage options for deltalake, which reads the AWS_* environment, endpoints included, itself."""
+        if self.is_local:
+            return {}
+        options = {
+            "max_retries": str(MAX_ATTEMPTS - 1),
+            "retry_timeout": f"{MAX_SECONDS:.0f}s",
+            "backoff_config.max_backoff": f"{LONGEST_PAUSE_SECONDS:.0f}s",
+        }
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        return {"allow_http": "true"} if endpoint.startswith("http://") and not self.is_local else {}
+        if endpoint.startswith("http://"):
+            options["allow_http"] = "true"
+        if self.settings.sse is not None:
+            options["aws_server_side_encryption"] = self.settings.sse
+        if self.settings.sse_kms_key_id is not None:
+            options["aws_sse_kms_key_id"] = self.settings.sse_kms_key_id
+        return options
 
     def exists(self) -> bool:
         """Whether an object, or anything below this prefix, is there."""
@@ -105,13 +142,15 @@ class Location:
 
     def read_bytes(self) -> bytes:
         with storage_errors(self, "read"):
+            if not self.is_local:
+                return self._get_object()
             return bytes(self.filesystem.cat_file(self.uri))
 
     def read_version(self, version: str) -> bytes:
         """The whole object, by one request. Raises SourceChanged if it has another version, or is gone."""
         with storage_errors(self, "read", pinned=True):
             if not self.is_local:
-                return get_object(self.filesystem, self.uri, IfMatch=f'"{version}"')
+                return self._get_object(version=version)
             with open_at_once(self.uri) as file:
                 before = os.fstat(file.fileno())
                 data = read_span(file, 0, before.st_size)
@@ -130,15 +169,23 @@ class Location:
         try:
             with storage_errors(self, "read"):
                 if not self.is_local:
-                    return get_object(self.filesystem, self.uri, Range=f"bytes=0-{num_bytes - 1}")
+                    return self._get_object(byte_range=f"0-{num_bytes - 1}")
                 with open_at_once(self.uri) as file:
                     return read_span(file, 0, num_bytes)
         except InputError as error:
             if is_absence(error.__cause__):
                 return None
-            if error_code(error.__cause__) == "InvalidRange":  # of an empty object no range can be had
+            raise
+
+    def _get_object(self, *, byte_range: str = "0-", version: str | None = None) -> bytes:
+        try:
+            data: bytes = self.filesystem.get_object(self.uri, byte_range=byte_range, version=version)
+        except OSError as error:
+            if error_code(error) == "InvalidRange":  # of an empty object no range can be had
                 return b""
             raise
+        else:
+            return data
 
     def read_tail(self, num_bytes: int) -> bytes:
         """The object's last bytes, all if it has fewer, by one request."""
@@ -174,15 +221,18 @@ class Location:
             if self.is_local:
                 replace_file(self.uri, data)
             else:
-                self.filesystem.pipe_file(self.uri, data)
+                retry(lambda: self.filesystem.pipe_file(self.uri, data), is_passing=is_unfinished_write)
 
     def create_bytes(self, data: bytes) -> bool:
-        """Write the object unless one is there already: True if it was written. Safe against other writers."""
+        """Write the object unless one is there already: True if it was written. Safe against other writers.
+
+        False may mean that it was written by this very call, whose answer was lost: callers compare what is there.
+        """
         with storage_errors(self, "write"):
             if self.is_local:
                 return create_file(self.uri, data)
             try:
-                self.filesystem.pipe_file(self.uri, data, mode="create")
+                retry(lambda: self.filesystem.pipe_file(self.uri, data, mode="create"), is_passing=is_unfinished_write)
             except OSError as error:
                 if is_precondition_failure(error):
                     return False
@@ -226,6 +276,17 @@ class Location:
     def open_range_reader(self, info: ObjectInfo) -> RangeFile:
         """Random access to the object as long as it has this version."""
         return RangeFile(self, info)
+
+
+def _refuse_secrets(uri: str) -> None:
+    """Raises UsageError, which does not repeat them."""
+    authority = uri.partition("://")[2].partition("/")[0]
+    if "@" in authority:
+        raise UsageError(
+            "a URI holds credentials, the part before '@': leave them out, and give them in the AWS_* environment"
+        )
+    if _PRESIGNED.search(uri):
+        raise UsageError("a URI is presigned: give it as s3://BUCKET/KEY, and credentials in the AWS_* environment")
 
 
 def _is_utf8(text: str) -> bool:

@@ -7,7 +7,6 @@ import stat
 from io import FileIO
 from typing import TYPE_CHECKING
 
-from skinvae.storage.s3 import get_object
 from skinvae.storage.storage_errors import source_changed, storage_errors
 from skinvae.storage.versions import ObjectInfo, stat_version
 
@@ -43,8 +42,10 @@ class RangeFile:
         return data
 
     def _read_object(self, start: int, stop: int) -> bytes:
-        conditions = {"Range": f"bytes={start}-{stop - 1}", "IfMatch": f'"{self._version}"'}
-        return get_object(self._location.filesystem, self.uri, **conditions)
+        byte_range = f"{start}-{stop - 1}"
+        filesystem = self._location.filesystem
+        data: bytes = filesystem.get_object(self.uri, byte_range=byte_range, version=self._version)
+        return data
 
     def _read_file(self, start: int, stop: int) -> bytes:
         with open_at_once(self.uri) as file:

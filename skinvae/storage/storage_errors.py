@@ -1,13 +1,14 @@
-"""What the file systems raise -> one sentence that says what to do."""
+"""What the file systems and deltalake raise -> passing or not, and one sentence that says what to do."""
 
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 from s3fs.core import S3_RETRYABLE_ERRORS
 from s3fs.utils import FileExpired
 
@@ -15,6 +16,21 @@ from skinvae.errors import InputError, SourceChanged
 
 if TYPE_CHECKING:
     from skinvae.storage.filesystem import Location
+
+_PASSING_STATUS = {408, 429, 500, 502, 503, 504}
+_PASSING_CODES = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "IncompleteBody"}
+_DENIED_CODES = {"InvalidToken", "TokenRefreshRequired", "400"}
+"""Beside those that s3fs calls a PermissionError. The answer to HEAD has no room for a reason but its status."""
+_SAID_OF_DENIALS = {"AccessDenied": "", "403": "", None: "", "400": " (400, as for expired credentials)"}
+_DELTA_STATUS = re.compile(r"\b([1-5]\d\d) [A-Z][a-z]")
+_DELTA_DENIED = re.compile(r"lacked the necessary privileges|<Code>(?:ExpiredToken|InvalidToken|TokenRefreshRequired)<")
+_DELTA_PASSING = re.compile(r"HTTP error|invalid list response|Json error", re.IGNORECASE)
+_DELTA_CODE = re.compile(r"<Code>(\w+)</Code>")
+_TERMINAL_COLOURS = re.compile(r"\x1b\[[\d;]*m")
+
+
+class AnswerCutShort(ConnectionError):
+    """The body of an answer ended before the bytes that its head promised."""
 
 
 @contextmanager
@@ -34,12 +50,11 @@ def storage_errors(location: Location, action: str, *, pinned: bool = False) -> 
         raise InputError(f"{failed}: it does not exist; check the path or URI") from error
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         raise InputError(f"{failed}: a file was expected where a folder is, or the reverse") from error
-    except PermissionError as error:
-        what = "permissions" if location.is_local else "permissions or credentials"
-        raise InputError(f"{failed}: access denied; check the {what}{hint}") from error
     except BotoCoreError as error:
         raise InputError(f"{failed}: {_first_line(error)}; check the AWS_* environment{hint}") from error
     except (OSError, *S3_RETRYABLE_ERRORS) as error:
+        if is_denial(error):
+            raise InputError(f"{failed}: {_denied(location, error_code(error))}{hint}") from error
         if isinstance(error, FileExpired) or is_precondition_failure(error):
             raise source_changed(location.uri) from error
         what = "check the disk and the path" if location.is_local else "check the AWS_* environment (region, endpoint)"
@@ -53,13 +68,55 @@ def source_changed(uri: str, what: str = "was replaced while it was read") -> So
 
 def error_code(error: BaseException | None) -> str | None:
     """S3's own code of what s3fs raised."""
-    cause = error.__cause__ if error is not None else None
-    return cause.response.get("Error", {}).get("Code") if isinstance(cause, ClientError) else None
+    refusal = _refusal(error)
+    return None if refusal is None else refusal.response.get("Error", {}).get("Code")
 
 
 def is_precondition_failure(error: Exception) -> bool:
     """Whether a condition of the request, such as If-Match, did not hold."""
-    return error_code(error) in {"PreconditionFailed", "ConditionalRequestConflict"}
+    return error_code(error) == "PreconditionFailed"
+
+
+def is_denial(error: BaseException | None) -> bool:
+    """Whether permissions or credentials are what is wrong."""
+    return isinstance(error, PermissionError) or error_code(error) in _DENIED_CODES
+
+
+def is_unfinished_write(error: Exception) -> bool:
+    """Whether a write must be made anew, from its beginning, to learn what came of it.
+
+    Another's was under way at the same time, or the answer that ended our own multipart upload was lost.
+    """
+    return error_code(error) in {"ConditionalRequestConflict", "NoSuchUpload"}
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether what s3fs raised may be gone the next time."""
+    if (refusal := _refusal(error)) is not None:
+        status = refusal.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status in _PASSING_STATUS or error_code(error) in _PASSING_CODES
+    return isinstance(error, (EndpointConnectionError, ConnectionError, *S3_RETRYABLE_ERRORS))
+
+
+def is_passing_delta_error(error: Exception) -> bool:
+    """Whether what deltalake raised may be gone the next time; its client tells it only in words."""
+    text = str(error)
+    if status := _DELTA_STATUS.search(text):
+        return int(status[1]) in _PASSING_STATUS
+    return bool(_DELTA_PASSING.search(text)) and not _DELTA_DENIED.search(text)
+
+
+def delta_error_words(location: Location, error: Exception) -> str:
+    """What is to be said behind 'cannot commit to ...: '."""
+    text = _TERMINAL_COLOURS.sub("", str(error))
+    code = _DELTA_CODE.search(text)
+    if isinstance(error, PermissionError) or _DELTA_DENIED.search(text) or _status(text) in {401, 403}:
+        return _denied(location, code[1] if code else None)
+    lines = [line.strip(" ↳") for line in text.splitlines()]
+    reasons = [line for line in lines if line and not line.startswith(("<", "0:"))]
+    # deltalake's own words are vague; what caused them stands last.
+    why = f"{reasons[0]} ({code[1] if code else reasons[-1]})" if text.startswith(("Generic", "Kernel")) else reasons[0]
+    return f"{why}; run again"
 
 
 def is_absence(error: BaseException | None) -> bool:
@@ -69,6 +126,21 @@ def is_absence(error: BaseException | None) -> bool:
     if isinstance(error, IsADirectoryError | NotADirectoryError):
         return True
     return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+
+
+def _refusal(error: BaseException | None) -> ClientError | None:
+    cause = error.__cause__ if error is not None and not isinstance(error, ClientError) else error
+    return cause if isinstance(cause, ClientError) else None
+
+
+def _denied(location: Location, code: str | None) -> str:
+    says = _SAID_OF_DENIALS.get(code, f" ({code})")
+    return f"access denied{says}; check the {'permissions' if location.is_local else 'permissions or credentials'}"
+
+
+def _status(text: str) -> int | None:
+    found = _DELTA_STATUS.search(text)
+    return int(found[1]) if found else None
 
 
 def _first_line(error: Exception) -> str:

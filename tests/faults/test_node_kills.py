@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.faults.conftest import QUICK_SIGHT, Images, Job, MakeJob, ray_nodes
+from tests.faults.conftest import MakeJob
+from tests.faults.world import QUICK_SIGHT, Images, Job, ray_nodes
 from tests.s3_server import S3Server
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.fast_scorer import Mischief
-from tests.faults.conftest import Images, MakeJob, ray_nodes
+from tests.faults.conftest import MakeJob
+from tests.faults.world import Images, ray_nodes
 from tests.s3_server import S3Server
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Images, Job, Killer, MakeJob, ray_nodes
+from tests.faults.conftest import MakeJob
+from tests.faults.world import Images, Job, Killer, ray_nodes
 from tests.s3_server import S3Server
 
 

@@ -178,7 +178,6 @@ def test_deltalake_finds_the_endpoint_itself(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody serves the discard port
     monkeypatch.setenv(name, s3.endpoint)
     options = folder.delta_options()
-    assert options == {"allow_http": "true"}
     write_deltalake(folder.uri, pa.table({"a": [1]}), storage_options=options)
     assert DeltaTable(folder.uri, storage_options=options).version() == 0
 

@@ -330,9 +330,9 @@ def test_a_body_that_breaks_off_is_asked_for_again(monkeypatch: pytest.MonkeyPat
         def close(self) -> None:
             closed.append(True)
 
-    async def answer(self: object, method: str, **arguments: str) -> dict[str, Body]:
+    async def answer(self: object, method: str, **arguments: str) -> dict[str, object]:
         asked.append((method, arguments["IfMatch"]))
-        return {"Body": Body()}
+        return {"Body": Body(), "ContentLength": 5}
 
     asked: list[tuple[str, str]] = []
     closed: list[bool] = []
