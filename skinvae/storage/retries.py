@@ -47,16 +47,22 @@ def take_retries() -> int:
     return _retries.take()
 
 
+def count_retry() -> None:
+    """For what is tried again in another way than by `retry`."""
+    _retries.add()
+
+
 def retry(attempt: Callable[[], Result], *, is_passing: Callable[[Exception], bool]) -> Result:
     """Call `attempt` until it succeeds or fails for good: its last error is raised as it is."""
     for pause in _pauses():
         try:
             return attempt()
         except Exception as error:
-            if not is_passing(error):
-                raise
-        _retries.add()
-        time.sleep(pause)
+            if is_passing(error):
+                count_retry()
+                time.sleep(pause)
+                continue
+            raise
     return attempt()
 
 
@@ -66,10 +72,11 @@ async def retry_async(attempt: Callable[[], Awaitable[Result]], *, is_passing: C
         try:
             return await attempt()
         except Exception as error:
-            if not is_passing(error):
-                raise
-        _retries.add()
-        await asyncio.sleep(pause)
+            if is_passing(error):
+                count_retry()
+                await asyncio.sleep(pause)
+                continue
+            raise
     return await attempt()
 
 

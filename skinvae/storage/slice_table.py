@@ -7,6 +7,7 @@ table if and only if the newest snapshot covers its member range. `ScoreTable` a
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 import time
@@ -41,6 +42,7 @@ from skinvae.storage.commit_protocol import (
 )
 from skinvae.storage.filesystem import Location
 from skinvae.storage.ranges import Ranges
+from skinvae.storage.retries import count_retry, retry
 from skinvae.storage.slice_ids import Counts, Coverage, Offsets, SliceFile, SliceId, covered_ranges, stream_offsets
 from skinvae.storage.slices import (
     SliceContents,
@@ -50,6 +52,7 @@ from skinvae.storage.slices import (
     read_part_header,
     slices_written,
 )
+from skinvae.storage.storage_errors import delta_error_words, is_passing_delta_error
 
 Table = TypeVar("Table", bound="SliceTable")
 Read = TypeVar("Read")
@@ -86,14 +89,13 @@ class SliceTable:
     @classmethod
     def open(cls: type[Table], location: Location) -> Table:
         """Raises TableError if there is no such table."""
+        load = functools.partial(DeltaTable, location.uri, storage_options=location.delta_options())
         try:
-            return cls(location, DeltaTable(location.uri, storage_options=location.delta_options()))
+            return cls(location, _patiently(load, f"open the {cls.noun}", location))
         except TableNotFoundError as error:
             raise TableError(
                 f"no {cls.noun} at '{location}': check the path or URI, or run `skinvae {cls.command}` first"
             ) from error
-        except (OSError, DeltaError) as error:
-            raise TableError(f"cannot open the {cls.noun} '{location}': {_first_line(error)}") from error
 
     @classmethod
     def open_if_exists(cls: type[Table], location: Location) -> Table | None:
@@ -110,16 +112,15 @@ class SliceTable:
         """Open the table, after creating an empty one if there is none, or only the beginnings of one."""
         table = cls.open_if_exists(location)
         if table is None:
-            try:
-                DeltaTable.create(
-                    location.uri,
-                    schema=Schema.from_arrow(cls.schema),
-                    mode="ignore",
-                    storage_options=location.delta_options(),
-                    description=cls.description,
-                )
-            except (OSError, DeltaError) as error:
-                raise TableError(f"cannot create a {cls.noun} at '{location}': {_first_line(error)}") from error
+            create = functools.partial(
+                DeltaTable.create,
+                location.uri,
+                schema=Schema.from_arrow(cls.schema),
+                mode="ignore",
+                storage_options=location.delta_options(),
+                description=cls.description,
+            )
+            _patiently(create, f"create a {cls.noun} at", location)
             table = cls.open(location)
         table.check_schema()
         return table
@@ -130,10 +131,7 @@ class SliceTable:
 
     def reload(self) -> None:
         """Move on to the newest snapshot."""
-        try:
-            self._table.update_incremental()
-        except (OSError, DeltaError) as error:
-            raise TableError(f"cannot read the log of '{self.location}': {_first_line(error)}; run again") from error
+        _patiently(self._table.update_incremental, "read the log of", self.location)
 
     def live_files(self) -> list[LiveFile]:
         """The Parquet files of the snapshot, ordered by path."""
@@ -195,12 +193,15 @@ class SliceTable:
             self._table.create_write_transaction(
                 _actions(change), "append", Schema.from_arrow(self.schema), commit_properties=properties
             )
-        except CommitFailedError:
-            self.reload()
-            later = self._table.history(self.version - before) if self.version > before else []
-            return any(one.get(_COMMIT_ID) == commit_id for one in later)
         except (OSError, DeltaError) as error:
-            raise TableError(f"cannot commit to '{self.location}': {_first_line(error)}; run again") from error
+            if not isinstance(error, CommitFailedError):
+                if not is_passing_delta_error(error):
+                    why = delta_error_words(self.location, error)
+                    raise TableError(f"cannot commit to '{self.location}': {why}") from error
+                count_retry()
+            # Another commit came first, or the answer to ours was lost: what is in the log counts.
+            self.reload()
+            return self._log_has(commit_id, since=before)
         # create_write_transaction leaves its handle at the old snapshot.
         self.reload()
         if self.version == before + 1 and not change.remove:
@@ -211,6 +212,12 @@ class SliceTable:
                 covered | {key: covered.get(key, Ranges()).union(ranges) for key, ranges in more.items()},
             )
         return True
+
+    def _log_has(self, commit_id: str, *, since: int) -> bool:
+        """Whether a commit behind a version has this id. (`DeltaTable.history` would hold up all threads meanwhile.)"""
+        versions = range(since + 1, self.version + 1)
+        log = self.location / "_delta_log"
+        return any(commit_id.encode() in (log / f"{version:020}.json").read_bytes() for version in versions)
 
     def count_by_status(self, scoring_id: str, *, source_ids: Collection[str]) -> Counts:
         """Rows of these archives in one scoring, by status code: from the files' footers, without reading a row."""
@@ -309,5 +316,11 @@ def _at_once(read: Callable[[str], Read], paths: Sequence[str]) -> list[Read]:
         return list(pool.map(read, paths))
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _patiently(access: Callable[[], Any], action: str, location: Location) -> Any:
+    """Make an access to Delta's log that may be made again; TableError if it fails for good, not if there is none."""
+    try:
+        return retry(access, is_passing=is_passing_delta_error)
+    except TableNotFoundError:
+        raise
+    except (OSError, DeltaError) as error:
+        raise TableError(f"cannot {action} '{location}': {delta_error_words(location, error)}") from error

@@ -22,9 +22,10 @@ _PASSING_CODES = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTim
 _DENIED_CODES = {"InvalidToken", "TokenRefreshRequired", "400"}
 """Beside those that s3fs calls a PermissionError. The answer to HEAD has no room for a reason but its status."""
 _SAID_OF_DENIALS = {"AccessDenied": "", "403": "", None: "", "400": " (400, as for expired credentials)"}
-_DELTA_STATUS = re.compile(r"\b([1-5]\d\d) [A-Z][a-z]")
-_DELTA_DENIED = re.compile(r"lacked the necessary privileges|<Code>(?:ExpiredToken|InvalidToken|TokenRefreshRequired)<")
-_DELTA_PASSING = re.compile(r"HTTP error|invalid list response|Json error", re.IGNORECASE)
+_DELTA_STATUS = re.compile(r"non-2xx status code\W+(\d{3})")
+_DELTA_DENIED = re.compile(r"<Code>(?:ExpiredToken|InvalidToken|TokenRefreshRequired)<")
+_DELTA_PASSING = re.compile(r"HTTP error|invalid list response|Json error: Truncated record")
+"""Connections; answers that something on the way cut short. (Delta's log is not told how long its files are.)"""
 _DELTA_CODE = re.compile(r"<Code>(\w+)</Code>")
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
@@ -100,23 +101,22 @@ def is_passing(error: Exception) -> bool:
 
 def is_passing_delta_error(error: Exception) -> bool:
     """Whether what deltalake raised may be gone the next time; its client tells it only in words."""
-    text = str(error)
+    text = _TERMINAL_COLOURS.sub("", str(error))
     if status := _DELTA_STATUS.search(text):
         return int(status[1]) in _PASSING_STATUS
-    return bool(_DELTA_PASSING.search(text)) and not _DELTA_DENIED.search(text)
+    return bool(_DELTA_PASSING.search(text))
 
 
 def delta_error_words(location: Location, error: Exception) -> str:
-    """What is to be said behind 'cannot commit to ...: '."""
+    """What is to be said of it behind 'cannot commit to ...: '."""
     text = _TERMINAL_COLOURS.sub("", str(error))
-    code = _DELTA_CODE.search(text)
-    if isinstance(error, PermissionError) or _DELTA_DENIED.search(text) or _status(text) in {401, 403}:
+    status, code = _DELTA_STATUS.search(text), _DELTA_CODE.search(text)
+    if isinstance(error, PermissionError) or (status and status[1] in {"401", "403"}) or _DELTA_DENIED.search(text):
         return _denied(location, code[1] if code else None)
-    lines = [line.strip(" ↳") for line in text.splitlines()]
-    reasons = [line for line in lines if line and not line.startswith(("<", "0:"))]
-    # deltalake's own words are vague; what caused them stands last.
-    why = f"{reasons[0]} ({code[1] if code else reasons[-1]})" if text.startswith(("Generic", "Kernel")) else reasons[0]
-    return f"{why}; run again"
+    reasons = [line for line in (line.strip(" \t↳") for line in text.splitlines()) if line]
+    # deltalake's first line is often vague: S3's code says more, or, of a connection, the line that stands last.
+    detail = code[1] if code else reasons[-1] if _DELTA_PASSING.search(text) else ""
+    return f"{reasons[0]}{f' ({detail})' if detail not in reasons[0] else ''}; run again"
 
 
 def is_absence(error: BaseException | None) -> bool:
@@ -136,11 +136,6 @@ def _refusal(error: BaseException | None) -> ClientError | None:
 def _denied(location: Location, code: str | None) -> str:
     says = _SAID_OF_DENIALS.get(code, f" ({code})")
     return f"access denied{says}; check the {'permissions' if location.is_local else 'permissions or credentials'}"
-
-
-def _status(text: str) -> int | None:
-    found = _DELTA_STATUS.search(text)
-    return int(found[1]) if found else None
 
 
 def _first_line(error: Exception) -> str:
