@@ -70,10 +70,11 @@ def _did(summary: JobSummary, done: str) -> list[str]:
     adopted = f"; {summary.num_adopted:,} rows that an earlier run wrote are adopted" if summary.num_adopted else ""
     again = f", {summary.num_reattempted:,} slices begun again" if summary.num_reattempted else ""
     speed = f", {summary.num_images / summary.seconds:.0f} images/s from start to end" if summary.num_images else ""
+    retries = f"; {summary.num_retries:,} requests to storage were repeated" if summary.num_retries else ""
     return [
         f"{summary.num_ok:,} images {done}, {summary.num_rejected:,} rejected{reasons}{adopted}; "
         f"{summary.num_already_done:,} of {summary.num_members:,} members were done before",
-        f"{summary.seconds:.0f} s{speed}{again}",
+        f"{summary.seconds:.0f} s{speed}{again}{retries}",
     ]
 
 

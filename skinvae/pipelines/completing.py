@@ -22,7 +22,7 @@ from skinvae.pipelines.committing import Committer
 from skinvae.pipelines.decoding import Unreadable
 from skinvae.pipelines.failures import user_errors
 from skinvae.pipelines.lost_nodes import LostNodes, end_actors
-from skinvae.pipelines.progress import answer_of, say, shown_progress
+from skinvae.pipelines.progress import answer_of, reported_retries, say, shown_progress
 from skinvae.pipelines.run_recording import RunRecorder
 from skinvae.pipelines.runtime import Resources, available_resources, ray_session
 from skinvae.pipelines.slice_job import (
@@ -39,6 +39,7 @@ from skinvae.pipelines.stages import decode_stage, input_row, read_stage
 from skinvae.storage.commit_protocol import NewFile, Part
 from skinvae.storage.compaction import delete_expired_slices, delete_lost_parts, swap_slices_for_parts, write_part
 from skinvae.storage.filesystem import Location
+from skinvae.storage.retries import take_retries
 from skinvae.storage.slice_ids import SliceFile
 from skinvae.storage.slice_table import SliceTable
 from skinvae.storage.sources import Source
@@ -113,6 +114,7 @@ def complete(
         summary.in_table = table.count_by_status(job.scoring_id, source_ids=source_ids)
         summary.damaged = completion.damaged()
         summary.num_reattempted = completion.num_reattempted
+        summary.num_retries = completion.num_retries + take_retries()
         if not summary.in_table and not summary.damaged:
             archives = ", ".join(one.source.uri for one in opened[:_MAX_NAMED])
             raise InputError(f"none of the {summary.num_members:,} members of {archives} is an image")
@@ -145,6 +147,8 @@ class _Completion:
         self._unreadable: dict[str, InputError] = {}
         """By source_id."""
         self.num_reattempted = 0
+        self.num_retries = 0
+        """Of the workers."""
 
     def run(self) -> None:
         """Work until nothing is missing but what cannot be read."""
@@ -161,8 +165,7 @@ class _Completion:
                 num_rounds += self._run_round(plan)
                 self._table.reload()
                 plan = self._adopt_and_plan()
-            write_parts = functools.partial(_write_parts, self._job.table)
-            swap_slices_for_parts(self._table, provenance=self._job.provenance, write_all=write_parts)
+            swap_slices_for_parts(self._table, provenance=self._job.provenance, write_all=self._write_parts)
         if plan.parts:
             raise TableError(f"other drivers kept changing '{self._job.table}': run the command again for the rest")
 
@@ -186,7 +189,7 @@ class _Completion:
             # An actor whose process is killed while it starts says nothing of the job; one kill ends it by default.
             context.max_consecutive_actor_init_deaths = MAX_INIT_DEATHS
             with DataContext.current(context):
-                decoded = _decoded(self._job, plan, resources)
+                decoded = _decoded(self._job, plan, resources, progress)
                 dataset = self._later_stages(decoded, resources, progress)
             lost_nodes = None
             if self._num_actors is not None:
@@ -196,6 +199,7 @@ class _Completion:
             finally:
                 self._committer.flush()
                 self.num_reattempted += answer_of(progress.num_reattempted.remote(), otherwise=0)
+                self.num_retries += reported_retries(progress)
 
     def _take_results(
         self, dataset: Dataset, expected: Expectation, progress: Any, lost_nodes: LostNodes | None
@@ -227,6 +231,11 @@ class _Completion:
         nothing: tuple[int | None, dict[str, Any], list[str]] = (None, {}, [])
         num_done, _, _ = answer_of(progress.state.remote(0), otherwise=nothing)
         return num_results, num_done
+
+    def _write_parts(self, parts: Sequence[Part]) -> list[NewFile | None]:
+        written = ray.get([_write_part_task.remote(self._job.table, part) for part in parts])
+        self.num_retries += sum(num_retries for _, num_retries in written)
+        return [file for file, _ in written]
 
     def _note(self, source: Source, error: InputError) -> None:
         if source.source_id not in self._unreadable:
@@ -277,16 +286,16 @@ def describe_work(plan: WorkPlan) -> str:
     return " and ".join(one for one in (members, streams) if one)
 
 
-def _decoded(job: SliceJob, plan: WorkPlan, resources: Resources) -> Dataset:
+def _decoded(job: SliceJob, plan: WorkPlan, resources: Resources, progress: Any) -> Dataset:
     rows = [input_row(one) for one in plan.parts]
     dataset: Dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_INPUT_BLOCKS))
     if any(one.part.is_stream for one in plan.parts):
         # Reading waits for the network: it takes no CPU from decoding, which other tasks do.
-        read = functools.partial(read_stage, job=job)
+        read = functools.partial(read_stage, job=job, progress=progress)
         cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's omission
         num_readers = min(len(rows), max(1, int(cluster.get("CPU", 1))))
         dataset = dataset.flat_map(read, num_cpus=0, compute=TaskPoolStrategy(size=num_readers))
-    decode = functools.partial(decode_stage, job=job)
+    decode = functools.partial(decode_stage, job=job, progress=progress)
     return dataset.flat_map(decode, num_cpus=resources.cpus_per_task, compute=TaskPoolStrategy())
 
 
@@ -317,10 +326,6 @@ def _polled(dataset: Dataset, *, seconds: float) -> Iterator[SliceFile | Unreada
 
 
 @ray.remote(num_cpus=1, max_retries=10)
-def _write_part_task(table: Location, part: Part) -> NewFile | None:
-    return write_part(table, part)
-
-
-def _write_parts(table: Location, parts: Sequence[Part]) -> list[NewFile | None]:
-    written: list[NewFile | None] = ray.get([_write_part_task.remote(table, part) for part in parts])
-    return written
+def _write_part_task(table: Location, part: Part) -> tuple[NewFile | None, int]:
+    """The part, and what this process tried again."""
+    return write_part(table, part), take_retries()

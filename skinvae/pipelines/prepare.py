@@ -17,6 +17,7 @@ from skinvae.config import Config
 from skinvae.images.decode import PREPROCESSING_VERSION
 from skinvae.pipelines.completing import Dataset, complete
 from skinvae.pipelines.decoding import Unreadable
+from skinvae.pipelines.progress import report_retries
 from skinvae.pipelines.provenance import library_versions, new_run_id
 from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.slice_job import JobSummary, SliceJob, summarise
@@ -71,6 +72,7 @@ def pixels_stage(row: Row, *, job: SliceJob, progress: Any) -> Row:
         [next(kept).tobytes() if ok else None for ok in frame["status"] == Status.OK.value], dtype=object
     )
     file = write_slice(job.table, job.slice_id(head.slice), _rows(frame, head, job), provenance=job.provenance)
+    report_retries(progress)
     progress.advance.remote(head.slice.num_members)
     return {"result": pickle.dumps(file)}
 

@@ -24,6 +24,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from skinvae.storage.retries import take_retries
+
 LOG_SECONDS = 10.0
 """Where nobody watches a bar, a line this often."""
 
@@ -54,6 +56,7 @@ class ProgressActor:
         self._num_reattempted = 0
         self._fields: dict[str, Any] = {}
         self._lines: list[str] = []
+        self._num_retries = 0
 
     def advance(self, amount: int, *, line: str | None = None, **fields: Any) -> None:
         """Count `amount` more as done, show `line` once, and remember `fields` for the display."""
@@ -83,6 +86,14 @@ class ProgressActor:
     def num_reattempted(self) -> int:
         """How often a slice was begun that had been begun before, ended or not."""
         return self._num_reattempted
+
+    def count_retries(self, count: int) -> None:
+        """Add what a worker tried again."""
+        self._num_retries += count
+
+    def num_retries(self) -> int:
+        """What workers tried again, as far as they said so."""
+        return self._num_retries
 
     def state(self, num_lines_seen: int) -> tuple[int, dict[str, Any], list[str]]:
         """How much is done, the latest fields, and the lines behind the first `num_lines_seen`."""
@@ -192,6 +203,17 @@ def answer_of(reference: Any, *, otherwise: _T) -> _T:
     except (ray.exceptions.RayError, TimeoutError):
         return otherwise
     return answer
+
+
+def report_retries(progress: Any) -> None:
+    """In a worker: tell its ProgressActor what this process tried again since it was last told."""
+    if count := take_retries():
+        progress.count_retries.remote(count)
+
+
+def reported_retries(progress: Any) -> int:
+    """In the driver: what the workers reported; 0 where the actor is lost."""
+    return answer_of(progress.num_retries.remote(), otherwise=0)
 
 
 class RateMeter:

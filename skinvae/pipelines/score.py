@@ -133,7 +133,7 @@ def score_and_write(
             max_restarts=-1,
             max_task_retries=-1,
         )
-    write = functools.partial(write_stage, job=job)
+    write = functools.partial(write_stage, job=job, progress=progress)
     return scored.map(write, num_cpus=resources.cpus_per_task, compute=TaskPoolStrategy())
 
 

@@ -24,7 +24,7 @@ from skinvae.pipelines.deadline import arm_deadlines, deadline
 from skinvae.pipelines.decoding import Unreadable
 from skinvae.pipelines.image_scorer import Columns, ImageScorer, ScorerRecipe, fatal_errors_end_the_process
 from skinvae.pipelines.isolated_scoring import score_isolated
-from skinvae.pipelines.progress import answer_of
+from skinvae.pipelines.progress import answer_of, report_retries
 from skinvae.pipelines.slice_job import SliceJob
 from skinvae.pipelines.slicing import Slice
 from skinvae.pipelines.stages import Row, SliceHead, image_columns, opened_row
@@ -171,13 +171,15 @@ class PValues:
         return np.where(np.isnan(scores) | frame["image_id"].isin(self._trained_on), np.nan, p_values)
 
 
-def write_stage(row: Row, *, job: SliceJob) -> Row:
+def write_stage(row: Row, *, job: SliceJob, progress: Any) -> Row:
     """Create the slice's Parquet file, or adopt the one that an earlier attempt left."""
     head: Slice | Unreadable = pickle.loads(row["head"])
     if isinstance(head, Unreadable):
         return {"result": row["head"]}
     rows = pa.ipc.open_stream(row["rows"]).read_all()
-    return {"result": pickle.dumps(write_slice(job.table, job.slice_id(head), rows, provenance=job.provenance))}
+    file = write_slice(job.table, job.slice_id(head), rows, provenance=job.provenance)
+    report_retries(progress)
+    return {"result": pickle.dumps(file)}
 
 
 def _reject_killers(frame: pd.DataFrame, killers: Mapping[int, Death]) -> None:

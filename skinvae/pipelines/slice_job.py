@@ -93,6 +93,8 @@ class JobSummary:
     """What became of rejected images that were tried again, by status."""
     damaged: list[str] = field(default_factory=list)
     """Of each archive that could not be read to its end, what is wrong with it."""
+    num_retries: int = 0
+    """Requests to storage that were made again, as far as the processes that made them lived to tell."""
     seconds: float = 0.0
 
     @property

@@ -25,6 +25,7 @@ from skinvae.pipelines.decoding import (
     decode_slices,
     read_slices,
 )
+from skinvae.pipelines.progress import report_retries
 from skinvae.pipelines.slice_job import SliceJob
 from skinvae.pipelines.slicing import ArchivePart, Slice
 
@@ -45,21 +46,23 @@ def input_row(part: ArchivePart) -> Row:
     return {"work": pickle.dumps(part)}
 
 
-def read_stage(row: Row, *, job: SliceJob) -> Iterator[Row]:
+def read_stage(row: Row, *, job: SliceJob, progress: Any) -> Iterator[Row]:
     """Read a stream slice by slice, so that several tasks share its decoding; let all else pass."""
     part: ArchivePart = pickle.loads(row["work"])
     if not part.part.is_stream:
         yield row
         return
     for item in read_slices(part, settings=job.decode):
+        report_retries(progress)
         yield {"work": pickle.dumps(item)}
 
 
-def decode_stage(row: Row, *, job: SliceJob) -> Iterator[Row]:
+def decode_stage(row: Row, *, job: SliceJob, progress: Any) -> Iterator[Row]:
     """Decode, per slice: the pixels of its good images as one buffer, and what is known of every image."""
     work: ArchivePart | RawSlice | Unreadable = pickle.loads(row["work"])
     if isinstance(work, ArchivePart):
         for item in decode_slices(work, size=job.image_size, settings=job.decode):
+            report_retries(progress)
             yield _decoded_row(item, size=job.image_size)
     elif isinstance(work, RawSlice):
         yield _decoded_row(decode_slice(work, size=job.image_size, settings=job.decode), size=job.image_size)

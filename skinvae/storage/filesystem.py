@@ -191,7 +191,7 @@ class Location:
         """The object's last bytes, all if it has fewer, by one request."""
         with storage_errors(self, "read"):
             if not self.is_local:
-                return get_object(self.filesystem, self.uri, Range=f"bytes=-{num_bytes}")
+                return self._get_object(byte_range=f"-{num_bytes}")
             with open_at_once(self.uri) as file:
                 size = os.fstat(file.fileno()).st_size
                 return read_span(file, max(0, size - num_bytes), size)

@@ -24,7 +24,7 @@ from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
 from skinvae.storage.slice_ids import SliceId
 from skinvae.storage.slices import write_slice
-from tests.pipelines.conftest import ArchiveFiles, config
+from tests.conftest import ArchiveFiles, config
 
 REJECTED = {3: "timeout", 4: "timeout", 30: "crashed", 31: "truncated", 70: "timeout", 100: "crashed"}
 """By member index, in several slices and both large files."""
