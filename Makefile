@@ -1,6 +1,6 @@
 # `make demo` or `make test` is all the set-up there is: either makes the virtual environment first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format bench clean
+.PHONY: help demo test test-slow chaos check format bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,6 +25,9 @@ test: check ## checks, then all tests but the slow ones
 
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+chaos: $(READY) ## whole jobs under seeded faults, about an hour; writes docs/reliability.md
+	$(BIN)/python -m tests.chaos --save
 
 check: $(READY) ## format, lint, types, import directions
 	$(BIN)/ruff format --check .

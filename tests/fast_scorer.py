@@ -46,8 +46,12 @@ def mischievous_image(mischief: Mischief, *, size: int) -> UInt8Array:
 class FastScorer:
     """Scores in nats that are anything but that; bit for bit the same in any batch and on any machine."""
 
-    def __init__(self, *, batch_size: int = 8, seconds_per_image: float = 0.0, is_broken: bool = False) -> None:
+    def __init__(
+        self, *, batch_size: int = 8, seconds_per_image: float = 0.0, is_broken: bool = False, journal: str = ""
+    ) -> None:
+        """`journal` is a file to which all scorers append, of each batch, when it was scored and how large it was."""
         self._batch_size = batch_size
+        self._journal = journal
         self._is_broken = is_broken
         self._seconds_per_image = seconds_per_image
 
@@ -57,6 +61,9 @@ class FastScorer:
 
     def score(self, images_BHWC: UInt8Array) -> Columns:
         scores = np.array([self._score_image(image) for image in images_BHWC]).reshape(-1, len(SCORES) + 1)
+        if self._journal and len(images_BHWC):
+            with open(self._journal, "a") as journal:
+                journal.write(f"{time.time()} {len(images_BHWC)}\n")
         return dict(zip((*SCORES, "ess"), scores.T, strict=True))
 
     def _score_image(self, image_HWC: UInt8Array) -> NDArray[np.float64]:

@@ -67,6 +67,9 @@ APP_ID = "skinvae"
 
 _NUM_FOOTERS_AT_ONCE = 32
 
+_CAME_SECOND = "Invalid table version: 0"
+"""What deltalake says where another driver created the table first, or where it did so itself and was not told."""
+
 _COMMIT_ID = "commit_id"
 """In a commit's metadata: tells a driver whose answer was lost whether its commit was made."""
 
@@ -110,18 +113,21 @@ class SliceTable:
     @classmethod
     def open_or_create(cls: type[Table], location: Location) -> Table:
         """Open the table, after creating an empty one if there is none, or only the beginnings of one."""
-        table = cls.open_if_exists(location)
-        if table is None:
-            create = functools.partial(
-                DeltaTable.create,
-                location.uri,
-                schema=Schema.from_arrow(cls.schema),
-                mode="ignore",
-                storage_options=location.delta_options(),
-                description=cls.description,
-            )
-            _patiently(create, f"create a {cls.noun} at", location)
-            table = cls.open(location)
+
+        def opened() -> Table:
+            table = cls.open_if_exists(location)
+            if table is None:
+                DeltaTable.create(
+                    location.uri,
+                    schema=Schema.from_arrow(cls.schema),
+                    mode="ignore",
+                    storage_options=location.delta_options(),
+                    description=cls.description,
+                )
+                table = cls.open(location)
+            return table
+
+        table: Table = _patiently(opened, f"create a {cls.noun} at", location)
         table.check_schema()
         return table
 
@@ -319,7 +325,7 @@ def _at_once(read: Callable[[str], Read], paths: Sequence[str]) -> list[Read]:
 def _patiently(access: Callable[[], Any], action: str, location: Location) -> Any:
     """Make an access to Delta's log that may be made again; TableError if it fails for good, not if there is none."""
     try:
-        return retry(access, is_passing=is_passing_delta_error)
+        return retry(access, is_passing=lambda error: is_passing_delta_error(error) or _CAME_SECOND in str(error))
     except TableNotFoundError:
         raise
     except (OSError, DeltaError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 
 from skinvae.config import load_config
@@ -24,16 +25,22 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="assignments")
     parser.add_argument("--seconds-per-image", type=float, default=0.0)
     parser.add_argument("--broken-model", action="store_true", help="whose scorer kills its process at any image")
+    parser.add_argument("--journal", default="", help="file that tells of every scored batch")
     parser.add_argument("--patience", type=float, default=lost_nodes.PATIENCE_SECONDS, help="with lost nodes")
     arguments = parser.parse_args()
     lost_nodes.PATIENCE_SECONDS = arguments.patience
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
     try:
         summary = score(
             arguments.archives,
             model=arguments.model,
             table=arguments.table,
             config=load_config(assignments=arguments.assignments),
-            make_scorer=fast_scorer(seconds_per_image=arguments.seconds_per_image, is_broken=arguments.broken_model),
+            make_scorer=fast_scorer(
+                seconds_per_image=arguments.seconds_per_image,
+                is_broken=arguments.broken_model,
+                journal=arguments.journal,
+            ),
         )
     except SkinvaeError as error:
         sys.stderr.write(f"error: {error}\n")

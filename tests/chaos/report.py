@@ -1,0 +1,105 @@
+"""Outcomes as JSON, as the table of docs/reliability.md, and as a picture of one history."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from tests.chaos.outcome import Outcome
+from tests.chaos.scenarios import SCENARIOS
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "chaos.json"
+DOCUMENT = ROOT / "docs" / "reliability.md"
+PICTURE = ROOT / "docs" / "chaos-timeline.png"
+
+_BEGIN, _END = "<!-- chaos: written by `make chaos` -->", "<!-- chaos: end -->"
+_LIBRARIES = ("ray", "deltalake", "s3fs", "pyarrow")
+
+
+def save(outcomes: Sequence[Outcome], *, num_images: int, slice_size: int) -> None:
+    """Replace what is known of these scenarios, and write the table anew."""
+    document: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in dict.fromkeys(outcome.scenario for outcome in outcomes):
+        histories = [outcome for outcome in outcomes if outcome.scenario == name]
+        document[name] = {
+            "date": f"{datetime.date.today():%Y-%m-%d}",
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+            "versions": {library: importlib.metadata.version(library) for library in _LIBRARIES},
+            "num_images": num_images,
+            "slice_size": slice_size,
+            "histories": [outcome.as_dict() for outcome in histories],
+        }
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    text = DOCUMENT.read_text()
+    table = "\n".join(table_lines(document))
+    DOCUMENT.write_text(
+        re.sub(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", lambda _: f"{_BEGIN}\n{table}\n{_END}", text, flags=re.DOTALL)
+    )
+
+
+def table_lines(document: dict[str, Any]) -> list[str]:
+    """One line a scenario: what happened how often, and what it cost."""
+    lines = [
+        "| faults | tables | faults in all | lost | twice | altered | scored again per fault: mean, most | command |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in SCENARIOS:
+        if name not in document:
+            continue
+        histories = [Outcome(**one) for one in document[name]["histories"]]
+        lost, twice, altered = (
+            sum(getattr(one, what) for one in histories) for what in ("num_lost", "num_duplicated", "num_altered")
+        )
+        num_faults = sum(one.num_faults for one in histories)
+        rescored = sum(max(0, one.num_scored - one.num_images) for one in histories)
+        num_images = document[name]["num_images"]
+        mean, most = rescored / num_images / max(1, num_faults), max(one.rescored_share for one in histories)
+        what = (SCENARIOS[name].__doc__ or "").strip().rstrip(".")
+        seeds = f"{histories[0].seed}:{histories[-1].seed + 1}"
+        lines.append(
+            f"| {what} | {len(histories)} | {num_faults:,} | {lost} | {twice} | {altered} | {mean:.2%}, {most:.2%} "
+            f"| `python -m tests.chaos {name} --seeds {seeds}` |"
+        )
+    return lines
+
+
+def draw_timeline(
+    committed: Sequence[tuple[float, int]],
+    scored: Sequence[tuple[float, int]],
+    faults: Sequence[tuple[float, str]],
+    *,
+    path: Path = PICTURE,
+) -> None:
+    """Rows in the table and images scored against time, each fault a line; times in seconds since 1970."""
+    start = min(when for when, _ in scored)
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    total, xs, ys = 0, [0.0], [0]
+    for when, count in sorted(scored):
+        total += count
+        xs.append(when - start)
+        ys.append(total)
+    axes.plot(xs, ys, color="#999999", linewidth=1, label="images scored, by all runs")
+    times = [0.0, *(when - start for when, _ in committed)]
+    axes.step(times, [0, *(rows for _, rows in committed)], where="post", color="#0b6e4f", label="rows in the table")
+    colours = {"driver": "#c1121f", "worker": "#f4a261"}
+    shown = set()
+    for when, what in faults:
+        kind = "driver" if what.startswith("driver") else "worker"
+        label = f"{kind} killed" if kind not in shown else None
+        shown.add(kind)
+        axes.axvline(when - start, color=colours[kind], linewidth=1, linestyle="--", label=label)
+    axes.set(xlabel="seconds", ylabel="images", xlim=(0, None), ylim=(0, None))
+    axes.legend(loc="upper left", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
