@@ -122,8 +122,9 @@ def _write_run(location: Location, source: Source, archive: Archive, counts: dic
 def timed(*arguments: str) -> tuple[float, int, dict[str, object]]:
     """Seconds, peak memory in MB and result of one command."""
     started = time.monotonic()
-    script = "import resource, sys; from skinvae.cli import app; app(standalone_mode=False); "
-    script += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
+    # Not getrusage: its peak begins with that of the process that started this one.
+    script = "import re, pathlib; from skinvae.cli import app; app(standalone_mode=False); "
+    script += "print(int(re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]) >> 10)"
     finished = subprocess.run(
         [sys.executable, "-c", script, *arguments, "--json"], capture_output=True, text=True, check=True
     )

@@ -25,6 +25,7 @@ from skinvae.storage.score_table import ScoreTable
 from skinvae.storage.slice_ids import SliceId
 from skinvae.storage.slices import write_slice
 from tests.conftest import ArchiveFiles, config
+from tests.pipelines.test_verify import verify
 
 REJECTED = {3: "timeout", 4: "timeout", 30: "crashed", 31: "truncated", 70: "timeout", 100: "crashed"}
 """By member index, in several slices and both large files."""
@@ -78,6 +79,7 @@ def assert_retried(uri: str, reference: str) -> None:
     table = ScoreTable.open(Location.parse(uri))
     source_ids = set(found["source_id"])
     assert table.count_by_status(found["scoring_id"].iloc[0], source_ids=source_ids) == Counter(found["status"])
+    assert not verify(uri).differences
 
 
 def test_just_the_named_rejects_are_replaced_in_one_commit(

@@ -22,7 +22,7 @@ from skinvae.pipelines.slice_job import check_damage
 from skinvae.storage.filesystem import Location
 from skinvae.storage.run_records import RunState
 from skinvae.storage.score_table import ScoreTable
-from tests.pipelines.conftest import ArchiveFiles, config
+from tests.conftest import ArchiveFiles, config
 from tests.pipelines.processes import command_environment, skinvae_command
 from tests.pipelines.test_archive_kinds import tar_of
 from tests.pipelines.test_commands import SLOW_SAMPLES

@@ -27,7 +27,7 @@ from skinvae.records import SCORE_SCHEMA
 from skinvae.storage.filesystem import Location, StorageSettings
 from skinvae.storage.slice_ids import SliceId
 from skinvae.storage.slices import write_slice
-from tests.pipelines.conftest import ArchiveFiles, config
+from tests.conftest import ArchiveFiles, config
 from tests.pipelines.processes import command_environment, skinvae_command
 from tests.pipelines.test_archive_kinds import write_kinds
 from tests.s3_server import S3Server
