@@ -97,8 +97,10 @@ def test_a_run_on_s3_is_followed_through_its_death_to_its_end(
         capture_output=True,
     )
     scoring = command(table)
-    assert (scoring["is_complete"], scoring["is_alive"], scoring["by_status"]) == (True, False, {"ok": 106})
+    assert (scoring["is_complete"], scoring["by_status"]) == (True, {"ok": 106})
+    # The killed one may count as alive still: that depends on how long the second took.
     assert [run["state"] for run in scoring["runs"]] == ["running", "done"]
+    assert not scoring["runs"][-1]["is_alive"]
     require_right(verify(table))
 
 
