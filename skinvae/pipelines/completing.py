@@ -106,6 +106,8 @@ def complete(
                 f"interrupted: {committer.made.total():,} images of this run are committed to '{job.table}'; "
                 "run the same command to go on"
             ) from error
+        if table.undeleted:
+            say(_words_of_undeleted(table))
         summary.seconds = time.monotonic() - started
         summary.by_status = dict(committer.made)
         summary.num_adopted = committer.adopted.total()
@@ -277,6 +279,13 @@ class Expectation:
         if not self._bytes_read:
             return None
         return self._num_known + round(self._members_read * max(1.0, self._bytes_left / self._bytes_read))
+
+
+def _words_of_undeleted(table: SliceTable) -> str:
+    what = f"note: access denied to delete {len(table.undeleted):,} files of '{table.location}' that are not needed"
+    parts = [path for path in table.undeleted if "/" not in path]
+    danger = f"; readers of plain Parquet see the rows of {', '.join(parts)} twice until it is deleted" if parts else ""
+    return f"{what}, such as '{table.undeleted[0]}'{danger}"
 
 
 def describe_work(plan: WorkPlan) -> str:

@@ -21,7 +21,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from skinvae.errors import TableError
+from skinvae.errors import InputError, TableError
 from skinvae.storage import commit_protocol
 from skinvae.storage.commit_protocol import (
     Change,
@@ -52,7 +52,7 @@ from skinvae.storage.slices import (
     read_part_header,
     slices_written,
 )
-from skinvae.storage.storage_errors import delta_error_words, is_passing_delta_error
+from skinvae.storage.storage_errors import delta_error_words, is_denial, is_passing_delta_error
 
 Table = TypeVar("Table", bound="SliceTable")
 Read = TypeVar("Read")
@@ -88,6 +88,8 @@ class SliceTable:
         self._table = table
         self._contents_by_path: dict[str, dict[SliceId, SliceContents]] = {}
         self._coverage: tuple[int, Coverage] | None = None
+        self.undeleted: list[str] = []
+        """Files that no snapshot needs, and that storage does not allow to delete."""
 
     @classmethod
     def open(cls: type[Table], location: Location) -> Table:
@@ -219,6 +221,15 @@ class SliceTable:
             )
         return True
 
+    def delete(self, path: str) -> None:
+        """Delete a file that no row depends on; where that is forbidden, it stays and is noted."""
+        try:
+            (self.location / path).delete()
+        except InputError as error:
+            if not is_denial(error.__cause__):
+                raise
+            self.undeleted.append(path)
+
     def _log_has(self, commit_id: str, *, since: int) -> bool:
         """Whether a commit behind a version has this id. (`DeltaTable.history` would hold up all threads meanwhile.)"""
         versions = range(since + 1, self.version + 1)
@@ -301,7 +312,7 @@ class DeltaStore:
             case ListSlices():
                 answer = slices_written(location)
             case Delete(path):
-                (location / path).delete()
+                self._table.delete(path)
         return answer
 
 

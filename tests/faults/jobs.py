@@ -15,6 +15,8 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """Run `skinvae ARGUMENTS` on the tests' Ray, in workers of its own that know the proxy and `environment`."""
     variables = {"AWS_ENDPOINT_URL": traffic.endpoint, **environment}
-    joined = command_environment(ray_address) | variables | {"RAY_RUNTIME_ENV": json.dumps({"env_vars": variables})}
+    # What `ray job submit` hands over; the workers that run already know another endpoint.
+    job_config = {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"env_vars": variables}})}
+    joined = command_environment(ray_address) | variables | job_config
     command = skinvae_command(*arguments, config=config)
     return subprocess.run(command, env=joined, capture_output=True, text=True, timeout=240, check=False)

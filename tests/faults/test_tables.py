@@ -7,6 +7,7 @@ import math
 import pytest
 
 from skinvae.errors import TableError
+from skinvae.storage.compaction import delete_expired_slices, swap_slices_for_parts, write_part
 from skinvae.storage.filesystem import Location
 from skinvae.storage.retries import take_retries
 from skinvae.storage.score_table import ScoreTable
@@ -112,6 +113,21 @@ def test_denials_fail_at_once_with_place_and_action(
         table.commit_slices([file], provenance=PROVENANCE)
     traffic.faults = NoFaults()
     assert table.commit_slices([file], provenance=PROVENANCE) == [file]
+
+
+def test_what_may_not_be_deleted_stays_and_is_noted(traffic: Traffic, folder: Location) -> None:
+    table = ScoreTable.open_or_create(folder)
+    table.commit_slices([written(folder, 0)], provenance=PROVENANCE)
+    swap_slices_for_parts(
+        table, provenance=PROVENANCE, write_all=lambda parts: [write_part(folder, one) for one in parts]
+    )
+    traffic.faults = At("^DELETE", DENIED, times=math.inf)
+    assert delete_expired_slices(table, retention_seconds=0) == 1
+    assert table.undeleted == [slice_id(0, 3).path]
+    assert (folder / slice_id(0, 3).path).exists()
+    traffic.faults = NoFaults()
+    assert delete_expired_slices(table, retention_seconds=0) == 1
+    assert not (folder / slice_id(0, 3).path).exists()
 
 
 def test_a_lasting_failure_ends_with_place_and_reason(
