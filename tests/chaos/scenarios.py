@@ -36,8 +36,9 @@ DRAIN_SECONDS = 20.0
 
 
 def driver_killed(world: World, table: Table, chance: random.Random, outcome: Outcome) -> None:
-    """The driver is killed before or behind one of its requests; the same command runs again; up to nine times."""
-    num_kills, num_at_work = chance.randint(5, 9), chance.randint(2, 6)
+    """The driver is killed before or behind one of its requests; the same command runs again; up to 16 times."""
+    num_kills = chance.randint(12, 16)
+    num_at_work = num_kills - chance.randint(2, 4)
     num_slices = -(-len(world.images.pixels) // world.slice_size)
     retention = chance.choice([0, 168])
     while len(outcome.faults) < num_kills:
