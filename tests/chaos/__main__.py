@@ -28,6 +28,7 @@ USUAL_SEEDS = {
     "access-lost": range(4),
     "stopped": range(4),
     "everything": range(3),
+    "vae": range(2),
 }
 """In a history of killed drivers there are at least 12 kills: in 17 of them more than 200."""
 
@@ -54,6 +55,7 @@ def main() -> int:
             slice_size=arguments.slice_size,
             seconds_per_image=arguments.seconds_per_image,
             num_nodes=num_nodes,
+            is_vae=name == "vae",
         ) as world:
             for seed in seeds:
                 outcomes.append(play(world, name, seed))

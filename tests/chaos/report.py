@@ -64,10 +64,11 @@ def table_lines(document: dict[str, Any]) -> list[str]:
         rescored = sum(max(0, one.num_scored - one.num_images) for one in histories)
         num_images = document[name]["num_images"]
         mean, most = rescored / num_images / max(1, num_faults), max(one.rescored_share for one in histories)
+        again = f"{mean:.2%}, {most:.2%}" if any(one.num_scored for one in histories) else "not counted"
         what = (SCENARIOS[name].__doc__ or "").strip().rstrip(".")
         seeds = f"{histories[0].seed}:{histories[-1].seed + 1}"
         lines.append(
-            f"| {what} | {len(histories)} | {num_faults:,} | {lost} | {twice} | {altered} | {mean:.2%}, {most:.2%} "
+            f"| {what} | {len(histories)} | {num_faults:,} | {lost} | {twice} | {altered} | {again} "
             f"| `python -m tests.chaos {name} --seeds {seeds}` |"
         )
     return lines

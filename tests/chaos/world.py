@@ -13,14 +13,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from deltalake import DeltaTable
 
+from skinvae.records import Status
 from skinvae.storage.filesystem import Location
-from skinvae.storage.slice_ids import SliceId
 from tests.fault_proxy import Traffic, fault_proxy
 from tests.faults.world import Images, RayNodes, ray_nodes
 from tests.faults_to_inject import NoFaults
@@ -44,6 +45,17 @@ class World:
     folder: Path
     slice_size: int
     seconds_per_image: float
+    is_vae: bool
+    """Whether the bundle's network scores, and not the fast scorer."""
+
+    @cached_property
+    def expected(self) -> pd.DataFrame:
+        """What a run without a fault says of each image, by member."""
+        if not self.is_vae:
+            return self.images.expected().assign(status=Status.OK.value)
+        table = self.new_table()
+        table.run_to_the_end()
+        return table.delta_rows()
 
     def new_table(self) -> Table:
         """An empty prefix."""
@@ -74,6 +86,7 @@ class Table:
         chosen = {"slice_size": world.slice_size, "batch_size": 8, "commit_seconds": 0.3, "num_actors": 1, **settings}
         command = [sys.executable, "-m", "tests.faults.drive", world.archive, "--model", world.model]
         command += ["--table", self.uri, "--seconds-per-image", str(world.seconds_per_image)]
+        command += ["--vae", "--set=ray.device=cpu"] if world.is_vae else []
         command += ["--journal", str(self.journal), *(f"--set=score.{name}={value}" for name, value in chosen.items())]
         proxied = S3Server(world.traffic.endpoint).environment
         environment = os.environ | proxied | {"RAY_ADDRESS": world.nodes.address}
@@ -176,10 +189,6 @@ def words_of(process: subprocess.Popen[str]) -> str:
     said = process.said  # type: ignore[attr-defined]
     said.seek(0)
     return str(said.read())
-
-
-def num_members(slice_ids: list[SliceId]) -> int:
-    return sum(one.stop - one.start for one in slice_ids)
 
 
 @contextmanager
