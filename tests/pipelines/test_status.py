@@ -76,8 +76,9 @@ def test_a_run_on_s3_is_followed_through_its_death_to_its_end(
     arguments = ["score", "s3://tests/status/images.zip", "--model", model, "--table", table]
     with started(skinvae_command(*arguments, config=slow()), ray_cluster) as process:
         wait_for(lambda: num_done(table) >= 8, process)
+        # The run may not come to its end while it is looked at, however busy the machine is.
+        process.send_signal(signal.SIGSTOP)
         scoring = command(table)
-        assert process.poll() is None, "the run goes on meanwhile"
         assert (scoring["is_alive"], scoring["is_complete"], scoring["num_members"]) == (True, False, 108)
         assert scoring["runs"][-1]["pid"] == process.pid
         assert 8 <= scoring["num_ok"] < 106
