@@ -193,12 +193,7 @@ def words_of(process: subprocess.Popen[str]) -> str:
 
 @contextmanager
 def open_world(
-    *,
-    num_images: int,
-    slice_size: int,
-    images: Images | None = None,
-    seconds_per_image: float = 0.0,
-    num_nodes: int = 1,
+    *, num_images: int, slice_size: int, seconds_per_image: float, num_nodes: int = 1, is_vae: bool = False
 ) -> Iterator[World]:
     """Start all of it, and end it with the block."""
     with (
@@ -211,14 +206,5 @@ def open_world(
         s3.filesystem().pipe("tests/chaos/images.zip", images.zip_bytes())
         model = f"{folder}/model"
         write(Location.parse(model))
-        yield World(
-            s3,
-            traffic,
-            nodes,
-            images,
-            "s3://tests/chaos/images.zip",
-            model,
-            Path(folder),
-            slice_size,
-            seconds_per_image,
-        )
+        archive = "s3://tests/chaos/images.zip"
+        yield World(s3, traffic, nodes, images, archive, model, Path(folder), slice_size, seconds_per_image, is_vae)
