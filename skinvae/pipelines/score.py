@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.data import ActorPoolStrategy
 from ray.util.annotations import RayDeprecationWarning
 
 from skinvae.config import Config
@@ -18,7 +18,7 @@ from skinvae.pipelines.lost_nodes import named_actor
 from skinvae.pipelines.retrying import retry
 from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.scoring_job import make_job
-from skinvae.pipelines.scoring_stages import ScoreStage, ScoringJob, write_stage
+from skinvae.pipelines.scoring_stages import CALLS_AT_ONCE, ScoreStage, ScoringJob
 from skinvae.pipelines.slice_job import JobSummary, summarise
 from skinvae.pipelines.slicing import OpenedArchive, open_archives
 from skinvae.records import Status
@@ -108,7 +108,7 @@ def score_and_write(
     config: Config,
     make_scorer: MakeScorer = make_vae_scorer,
 ) -> Dataset:
-    """The `later_stages` of a scoring job: decoded slices -> scores, by actors -> files of the table."""
+    """The `later_stages` of a scoring job: decoded slices -> scores -> files of the table, by actors."""
     settings = config.score
     placement = Placement(
         resources.device, resources.threads_per_actor, settings.batch_size, settings.decode_batch_size
@@ -117,7 +117,7 @@ def score_and_write(
     with warnings.catch_warnings():
         # max_restarts goes away in Ray 2.64, and 2.60 has no other way to bound restarts.
         warnings.simplefilter("ignore", RayDeprecationWarning)
-        scored = dataset.map(
+        return dataset.map(
             ScoreStage,
             fn_constructor_kwargs={
                 "job": job,
@@ -127,14 +127,17 @@ def score_and_write(
             },
             num_cpus=resources.cpus_per_actor,
             num_gpus=resources.gpus_per_actor or None,
-            compute=ActorPoolStrategy(size=resources.num_actors, max_tasks_in_flight_per_actor=2),
+            compute=ActorPoolStrategy(
+                size=resources.num_actors,
+                max_tasks_in_flight_per_actor=CALLS_AT_ONCE + 1,
+                max_concurrent_calls_per_actor=CALLS_AT_ONCE,
+                enable_true_multi_threading=True,
+            ),
             ray_remote_args_fn=functools.partial(named_actor, job.run_id),
             # A dead actor would block a pool of fixed size. What bounds the attempts at a slice is ScoreStage.
             max_restarts=-1,
             max_task_retries=-1,
         )
-    write = functools.partial(write_stage, job=job, progress=progress)
-    return scored.map(write, num_cpus=resources.cpus_per_task, compute=TaskPoolStrategy())
 
 
 def _copy_model_files(job: ScoringJob) -> None:

@@ -1,10 +1,11 @@
-"""The stages of a scoring job behind the decoding, one row per slice: uint8 pixels -> scores -> a file of the table."""
+"""The stage of a scoring job behind the decoding, one row per slice: uint8 pixels -> scores -> a file of the table."""
 
 from __future__ import annotations
 
 import datetime
 import functools
 import pickle
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +51,13 @@ MAX_ATTEMPTS = 20
 """At one slice. A process that ends even while it only watches over the isolation has a reason that is no image's."""
 
 
+CALLS_AT_ONCE = 2
+"""Of one actor: while a slice is written, the next one is scored. So no more than two slices are scored in vain when
+the actor or the driver dies, however slow storage is."""
+
+
 class ScoreStage:
-    """The scoring actor: loads the bundle once, then turns decoded slices into rows of the score table.
+    """The scoring actor: loads the bundle once, then scores decoded slices and writes their rows.
 
     Its process may die at any time: Ray starts it again for ever, and the ProgressActor counts, slice by slice, how
     often that was in vain.
@@ -63,6 +69,7 @@ class ScoreStage:
         self._recipe = recipe
         self._max_seconds = max_seconds
         self._progress = progress
+        self._scoring = threading.Lock()
 
     @functools.cached_property
     def _bundle(self) -> ModelBundle:
@@ -80,7 +87,14 @@ class ScoreStage:
     def __call__(self, row: Row) -> Row:
         head, pixels = opened_row(row, size=self._job.image_size)
         if isinstance(head, Unreadable):
-            return {"head": row["head"], "rows": b""}
+            return {"result": row["head"]}
+        with self._scoring:
+            rows = self._scored(head, pixels)
+        file = write_slice(self._job.table, self._job.slice_id(head.slice), rows, provenance=self._job.provenance)
+        report_retries(self._progress)
+        return {"result": pickle.dumps(file)}
+
+    def _scored(self, head: SliceHead, pixels: NDArray[np.uint8]) -> pa.Table:
         slice_id = str(self._job.slice_id(head.slice))
         num_begun = answer_of(self._progress.begin.remote(slice_id), otherwise=1)
         # Rejected images and members that are no images need no scoring: they are done.
@@ -98,7 +112,7 @@ class ScoreStage:
             )
         rows = self._rows(head, scored)
         self._progress.end.remote(slice_id)
-        return {"head": pickle.dumps(head.slice), "rows": _to_ipc(rows)}
+        return rows
 
     def _score(self, pixels: NDArray[np.uint8], scored: _SliceScores) -> None:
         start = 0
@@ -171,17 +185,6 @@ class PValues:
         return np.where(np.isnan(scores) | frame["image_id"].isin(self._trained_on), np.nan, p_values)
 
 
-def write_stage(row: Row, *, job: SliceJob, progress: Any) -> Row:
-    """Create the slice's Parquet file, or adopt the one that an earlier attempt left."""
-    head: Slice | Unreadable = pickle.loads(row["head"])
-    if isinstance(head, Unreadable):
-        return {"result": row["head"]}
-    rows = pa.ipc.open_stream(row["rows"]).read_all()
-    file = write_slice(job.table, job.slice_id(head), rows, provenance=job.provenance)
-    report_retries(progress)
-    return {"result": pickle.dumps(file)}
-
-
 def _reject_killers(frame: pd.DataFrame, killers: Mapping[int, Death]) -> None:
     for row, death in killers.items():
         frame.loc[row, "status"] = (Status.TIMEOUT if death.is_overdue else Status.CRASHED).value
@@ -214,10 +217,3 @@ def _with_job_columns(frame: pd.DataFrame, slice_: Slice, job: ScoringJob, *, mo
     # from_pandas: NaN in a score column is how pandas says null.
     columns = [pa.Array.from_pandas(frame[field.name], type=field.type) for field in SCORE_SCHEMA]
     return pa.Table.from_arrays(columns, schema=SCORE_SCHEMA)
-
-
-def _to_ipc(rows: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_table(rows)
-    return bytes(sink.getvalue())

@@ -86,7 +86,8 @@ def say(outcome: Outcome) -> None:
         flush=True,
     )
     if not outcome.is_right:
-        print(f"    {outcome.faults}\n    again: python -m tests.chaos {outcome.scenario} --seeds {outcome.seed}")
+        print(f"    {outcome.faults} {outcome.complaints}")
+        print(f"    again: python -m tests.chaos {outcome.scenario} --seeds {outcome.seed}", flush=True)
 
 
 if __name__ == "__main__":

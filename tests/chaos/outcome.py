@@ -12,6 +12,18 @@ from skinvae.records import SCORES
 
 
 @dataclass
+class Timeline:
+    """What happened when, in seconds since 1970."""
+
+    committed: list[tuple[float, int]]
+    """Rows in the table, whenever a reader found more of them."""
+    scored: list[tuple[float, int]] = field(default_factory=list)
+    """Images of each batch."""
+    drivers_killed: list[float] = field(default_factory=list)
+    workers_killed: list[float] = field(default_factory=list)
+
+
+@dataclass
 class Outcome:
     """One table, from nothing to its end."""
 
@@ -30,6 +42,9 @@ class Outcome:
     """By all runs together: what is above `num_images` was scored again."""
     seconds: float = 0.0
     notes: dict[str, int] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
+    """Of a reader of Delta who looked on: rows that were there twice, or gone."""
+    timeline: Timeline | None = None
 
     @property
     def num_faults(self) -> int:
@@ -42,7 +57,7 @@ class Outcome:
 
     @property
     def is_right(self) -> bool:
-        return not (self.num_lost or self.num_duplicated or self.num_altered)
+        return not (self.num_lost or self.num_duplicated or self.num_altered or self.complaints)
 
     def note(self, what: str, amount: int = 1) -> None:
         """Add to a count of something worth knowing."""
@@ -52,7 +67,7 @@ class Outcome:
         """Count what differs; both have a row per image, `member` is the key."""
         self.num_images = len(expected)
         self.num_lost = len(set(expected.index) - set(found.index))
-        self.num_duplicated = max(self.num_duplicated, int(found.index.duplicated().sum()))
+        self.num_duplicated = int(found.index.duplicated().sum())
         once = found[~found.index.duplicated()]
         both = once.index.intersection(expected.index)
         left, right = once.loc[both], expected.loc[both]
@@ -63,7 +78,7 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "timeline"}
 
 
 def _bits(values: pd.Series[float]) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -9,12 +9,13 @@ import os
 import platform
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from tests.chaos.outcome import Outcome
+from tests.chaos.outcome import Outcome, Timeline
 from tests.chaos.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,9 @@ def save(outcomes: Sequence[Outcome], *, num_images: int, slice_size: int) -> No
             "histories": [outcome.as_dict() for outcome in histories],
         }
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    pictured = [outcome.timeline for outcome in outcomes if outcome.timeline and outcome.timeline.scored]
+    if pictured:
+        draw_timeline(pictured[0])
     text = DOCUMENT.read_text()
     table = "\n".join(table_lines(document))
     DOCUMENT.write_text(
@@ -74,33 +78,25 @@ def table_lines(document: dict[str, Any]) -> list[str]:
     return lines
 
 
-def draw_timeline(
-    committed: Sequence[tuple[float, int]],
-    scored: Sequence[tuple[float, int]],
-    faults: Sequence[tuple[float, str]],
-    *,
-    path: Path = PICTURE,
-) -> None:
-    """Rows in the table and images scored against time, each fault a line; times in seconds since 1970."""
-    start = min(when for when, _ in scored)
+def draw_timeline(timeline: Timeline, *, path: Path = PICTURE) -> None:
+    """Rows in the table and images scored against time; each kill is a line."""
+    start = min(when for when, _ in timeline.scored)
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    total, xs, ys = 0, [0.0], [0]
-    for when, count in sorted(scored):
-        total += count
-        xs.append(when - start)
-        ys.append(total)
-    axes.plot(xs, ys, color="#999999", linewidth=1, label="images scored, by all runs")
-    times = [0.0, *(when - start for when, _ in committed)]
-    axes.step(times, [0, *(rows for _, rows in committed)], where="post", color="#0b6e4f", label="rows in the table")
-    colours = {"driver": "#c1121f", "worker": "#f4a261"}
-    shown = set()
-    for when, what in faults:
-        kind = "driver" if what.startswith("driver") else "worker"
-        label = f"{kind} killed" if kind not in shown else None
-        shown.add(kind)
-        axes.axvline(when - start, color=colours[kind], linewidth=1, linestyle="--", label=label)
-    axes.set(xlabel="seconds", ylabel="images", xlim=(0, None), ylim=(0, None))
-    axes.legend(loc="upper left", frameon=False)
+    times, counts = zip(*sorted(timeline.scored), strict=True)
+    seconds = [when - start for when in times]
+    axes.plot([0, *seconds], [0, *accumulate(counts)], color="#888888", label="images scored, by all runs")
+    seconds = [when - start for when, _ in timeline.committed]
+    rows = [rows for _, rows in timeline.committed]
+    axes.step([0, *seconds], [0, *rows], where="post", color="#0b6e4f", linewidth=2, label="rows in the table")
+    for kills, colour, label in (
+        (timeline.workers_killed, "#f4a261", "a worker killed"),
+        (timeline.drivers_killed, "#c1121f", "the driver killed"),
+    ):
+        for number, when in enumerate(kills):
+            label_once = label if number == 0 else None
+            axes.axvline(when - start, color=colour, linewidth=1, linestyle="--", label=label_once)
+    axes.set(xlabel="seconds since the first image was scored", ylabel="images", ylim=(0, None))
+    axes.legend(loc="center right", frameon=True, framealpha=1, edgecolor="none")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

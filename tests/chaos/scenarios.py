@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.chaos.kill_points import KillAt, choose_point
-from tests.chaos.outcome import Outcome
+from tests.chaos.outcome import Outcome, Timeline
 from tests.chaos.world import RUN_SECONDS, Reader, Table, World, words_of
 from tests.faults.world import Killer
 from tests.faults_to_inject import (
@@ -77,9 +77,7 @@ def two_drivers(world: World, table: Table, chance: random.Random, outcome: Outc
         table.finish(other)
         time.sleep(1.0)
     table.run_to_the_end()
-    for complaint in reader.complaints:
-        outcome.num_duplicated += "twice" in complaint
-        outcome.num_lost += "lost" in complaint
+    outcome.complaints += reader.complaints
     outcome.note("snapshots read", len(reader.seen))
 
 
@@ -184,16 +182,23 @@ def everything(world: World, table: Table, chance: random.Random, outcome: Outco
     """Killed drivers and workers, an unreliable S3, all at once."""
     random_faults = RandomFaults(chance.randrange(2**32), slow_down=0.1, resets=0.03, truncated=0.01)
     num_slices = len(world.images.pixels) // world.slice_size
-    with Killer(world.nodes.workers, every_seconds=3.0, seed=chance.randrange(2**32)) as killer:
-        for _ in range(3):
-            point = choose_point(chance, num_slices_left=max(0, num_slices - table.num_slices_written()))
-            with table.driver() as process:
-                plan = KillAt(point, process.kill, below=f"{table.path}/", otherwise=random_faults)
-                world.traffic.faults = plan
-                process.wait(RUN_SECONDS)
-                outcome.faults += [str(point)] * plan.is_reached
-    outcome.faults += killer.killed
-    table.run_to_the_end()
+    drivers_killed = []
+    with Reader(table) as reader:
+        with Killer(world.nodes.workers, every_seconds=3.0, seed=chance.randrange(2**32)) as killer:
+            for _ in range(3):
+                point = choose_point(chance, num_slices_left=max(3, num_slices - table.num_slices_written()))
+                with table.driver() as process:
+                    plan = KillAt(point, process.kill, below=f"{table.path}/", otherwise=random_faults)
+                    world.traffic.faults = plan
+                    process.wait(RUN_SECONDS)
+                if plan.is_reached:
+                    drivers_killed.append(time.time())
+                    outcome.faults.append(str(point))
+        outcome.faults += killer.killed
+        table.run_to_the_end()
+        time.sleep(1.0)
+    outcome.complaints += reader.complaints
+    outcome.timeline = Timeline(reader.seen, table.scorings(), drivers_killed, killer.times)
 
 
 def with_the_vae(world: World, table: Table, chance: random.Random, outcome: Outcome) -> None:

@@ -59,7 +59,7 @@ def test_a_worker_killed_every_five_seconds_of_a_longer_job(s3: S3Server, make_j
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("only", "at_most"),
-    [("_write_part_task", 4), ("ProgressActor", 8), ("write_stage", 8), ("decode_stage", 8), ("ScoreStage", 8)],
+    [("_write_part_task", 4), ("ProgressActor", 8), ("decode_stage", 8), ("ScoreStage", 8)],
 )
 def test_each_kind_of_worker_may_die_wherever_it_is(s3: S3Server, make_job: MakeJob, only: str, at_most: int) -> None:
     """Aimed at: among them what writes the large files of the end, which random kills hardly hit."""

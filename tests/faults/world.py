@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -206,6 +207,8 @@ class Killer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.killed: list[str] = []
+        self.times: list[float] = []
+        """Of each, in seconds since 1970."""
 
     def __enter__(self) -> Killer:
         self._thread.start()
@@ -225,4 +228,5 @@ class Killer:
                     if self._only in title:
                         victim.kill()
                         self.killed.append(title)
+                        self.times.append(time.time())
                         break
