@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,9 +31,9 @@ def traffic(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Traffic]:
 
 
 @pytest.fixture
-def folder(traffic: Traffic) -> Location:
-    """A prefix that no other test uses, behind the proxy."""
-    return Location.parse(f"s3://tests/faults-{uuid.uuid4().hex}")
+def folder(traffic: Traffic, request: pytest.FixtureRequest) -> Location:
+    """A prefix that no other test uses, behind the proxy; the same in each run, for faults are drawn by path."""
+    return Location.parse(f"s3://tests/faults-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]}")
 
 
 @pytest.fixture

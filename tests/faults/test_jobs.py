@@ -61,7 +61,8 @@ def test_a_job_on_a_bad_day_gives_the_table_of_a_good_one(
     assert summary["num_scored"] == len(rows(out)) == 106
     assert summary["num_retries"] > 0
     pd.testing.assert_frame_equal(rows(out), rows(table))
-    assert {"slow down", "reset before", "reset after", "latency"} <= set(faults)
+    assert {"slow down", "latency"} <= set(faults)
+    assert any("reset" in name for name in faults)
 
 
 @pytest.mark.slow

@@ -87,6 +87,8 @@ def test_many_commits_bear_what_a_whole_job_must(traffic: Traffic, folder: Locat
         file = written(folder, index)
         assert table.commit_slices([file], provenance=PROVENANCE) == [file]
     assert take_retries() > 0
+    # deltalake takes a shortened body for whole: of a log it then reads less, of Parquet it finds no footer.
+    traffic.faults = RandomFaults(6, slow_down=0.3, resets=0.05, truncated=0.02, broken_off_only="")
     assert len(ScoreTable.open(folder).live_slices()) == 12
     assert ScoreTable.open(folder).read(["image_id"]).num_rows == 36
 
