@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ray import cloudpickle
 
 from skinvae.errors import JobError
-from skinvae.images.isolation_handle import how_it_ended, search_path
+from skinvae.images.isolation_handle import how_it_ended
 from skinvae.pipelines import deadline
 from skinvae.pipelines.bisection import Death, find_killers
 from skinvae.pipelines.image_scorer import Columns, ScorerRecipe
@@ -122,7 +122,9 @@ class _Process:
         own_end, childs_end = socket.socketpair()
         self._line: Connection[Any, Any] = Connection(own_end.detach())
         with childs_end:
-            program = _PROGRAM.format(search_path=ascii(search_path()), fd=childs_end.fileno())
+            # All that this process finds, it must find too: what builds the scorer is pickled by name.
+            search_path = [os.path.abspath(entry) for entry in sys.path]
+            program = _PROGRAM.format(search_path=ascii(search_path), fd=childs_end.fileno())
             self._popen = subprocess.Popen(
                 [sys.executable, "-c", program],
                 stdin=subprocess.DEVNULL,
