@@ -176,7 +176,7 @@ def score(
     from skinvae.pipelines.score import score as run
     from skinvae.pipelines.slice_job import check_damage
 
-    statuses = parse_statuses(retry) if retry else ()
+    statuses = () if retry is None else parse_statuses(retry)
     summary = run(archives, model=model, table=table, config=settings, retry_statuses=statuses, dry_run=dry_run)
     if as_json:
         print_json(summary.as_dict() | {"num_scored": summary.num_ok})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+_BROKEN_GPU = ("CUDA error", "cuDNN error", "cuDNN algorithm")
 _CPU_MEMORY = "can't allocate memory"
 """torch's allocator for the CPU raises a plain RuntimeError that says so."""
 
@@ -20,4 +21,4 @@ def is_device_lost(error: BaseException) -> bool:
     accelerator_error = getattr(torch, "AcceleratorError", None)  # since torch 2.8
     if accelerator_error is not None and isinstance(error, accelerator_error):
         return True
-    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _BROKEN_GPU)

@@ -106,8 +106,7 @@ def complete(
                 f"interrupted: {committer.made.total():,} images of this run are committed to '{job.table}'; "
                 "run the same command to go on"
             ) from error
-        if table.undeleted:
-            say(_words_of_undeleted(table))
+        say_what_stays(table)
         summary.seconds = time.monotonic() - started
         summary.by_status = dict(committer.made)
         summary.num_adopted = committer.adopted.total()
@@ -174,9 +173,11 @@ class _Completion:
     def _adopt_and_plan(self) -> WorkPlan:
         readable = [one for one in self._opened if one.source.source_id not in self._unreadable]
         plan = make_plan(self._job, readable, self._table, slice_size=self._slice_size)
-        self._committer.adopt(plan.adoptable)
-        # Another driver may have covered a part of what was adoptable: what it left open is seen only now.
-        return make_plan(self._job, readable, self._table, slice_size=self._slice_size) if plan.adoptable else plan
+        while plan.adoptable:
+            self._committer.adopt(plan.adoptable)
+            # Another driver may have covered a part of it, or written more: what is open is seen only now.
+            plan = make_plan(self._job, readable, self._table, slice_size=self._slice_size)
+        return plan
 
     def _run_round(self, plan: WorkPlan) -> bool:
         """False if it was ended because nodes are gone, before the end of its work."""
@@ -281,11 +282,15 @@ class Expectation:
         return self._num_known + round(self._members_read * max(1.0, self._bytes_left / self._bytes_read))
 
 
-def _words_of_undeleted(table: SliceTable) -> str:
+def say_what_stays(table: SliceTable) -> None:
+    """Name what should have been deleted and was not allowed to be."""
+    if not table.undeleted:
+        return
     what = f"note: access denied to delete {len(table.undeleted):,} files of '{table.location}' that are not needed"
     parts = [path for path in table.undeleted if "/" not in path]
     danger = f"; readers of plain Parquet see the rows of {', '.join(parts)} twice until it is deleted" if parts else ""
-    return f"{what}, such as '{table.undeleted[0]}'{danger}"
+    say(f"{what}, such as '{table.undeleted[0]}'{danger}")
+    table.undeleted.clear()
 
 
 def describe_work(plan: WorkPlan) -> str:

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import ray
 
 from skinvae.config import RaySettings
-from skinvae.errors import UsageError
+from skinvae.errors import InputError, UsageError
+from skinvae.pipelines.completing import say_what_stays
 from skinvae.pipelines.failures import user_errors
+from skinvae.pipelines.progress import say
 from skinvae.pipelines.runtime import ray_session
 from skinvae.pipelines.scoring_stages import ScoringJob
 from skinvae.pipelines.slice_job import JobSummary
@@ -62,33 +64,59 @@ def retry(
     table: ScoreTable,
     *,
     statuses: Collection[str],
+    limits: Sequence[float],
     ray_settings: RaySettings,
     complete_table: CompleteTable,
-) -> Counter[str]:
-    """Score the archives' images with these status codes again and replace their rows; returns what became of them.
+    summary: JobSummary,
+) -> None:
+    """Score the archives' images with these status codes again, replace their rows, and add that to the summary.
 
     `table` must be complete and swapped: the rows are looked for in large files. `complete_table` scores what a table
-    lacks of archives.
+    lacks of archives, under the `limits`. Where another driver did the same at the same time, nothing is left to do.
     """
     source_ids = {one.source.source_id for one in opened}
     paths = _files_with(statuses, job, table, source_ids)
     if not paths:
-        return Counter()
-    with ray_session(ray_settings), user_errors():
-        found: list[_Rejected] = ray.get([_find_rejected.remote(job, path, statuses, source_ids) for path in paths])
-        revision = _revision(job, paths, statuses)
-        staged = ScoreTable.open_or_create(job.table / _FOLDER / revision)
-        complete_table(dataclasses.replace(job, table=staged.location), _only(opened, found), staged)
+        return
+    try:
+        with ray_session(ray_settings), user_errors():
+            _retry_files(paths, job, opened, table, statuses, limits, complete_table, summary)
+    except InputError:
+        table.reload()
+        if set(paths) <= {file.path for file in table.live_files()}:
+            raise
+        say("note: another driver has replaced these rows meanwhile")
+    say_what_stays(table)
+    summary.in_table = table.count_by_status(job.scoring_id, source_ids=source_ids)
 
-        def rewrite_all(chosen: Sequence[str]) -> list[NewFile | None]:
-            tasks = [_rewrite_part.remote(job, path, staged.location, revision, statuses) for path in chosen]
-            written: list[NewFile | None] = ray.get(tasks)
-            return written
 
-        replaced = replace_parts(table, paths, provenance=job.provenance, rewrite_all=rewrite_all)
-    became = _what_became([one for one in found if one.path in replaced], staged)
-    staged.location.delete()
-    return became
+def _retry_files(
+    paths: Sequence[str],
+    job: ScoringJob,
+    opened: Sequence[OpenedArchive],
+    table: ScoreTable,
+    statuses: Collection[str],
+    limits: Sequence[float],
+    complete_table: CompleteTable,
+    summary: JobSummary,
+) -> None:
+    source_ids = {one.source.source_id for one in opened}
+    found: list[_Rejected] = ray.get([_find_rejected.remote(job, path, statuses, source_ids) for path in paths])
+    revision = _revision(job, paths, statuses, limits)
+    staged = ScoreTable.open_or_create(job.table / _FOLDER / revision)
+    scored = complete_table(dataclasses.replace(job, table=staged.location), _only(opened, found), staged)
+    summary.damaged += [one for one in scored.damaged if one not in summary.damaged]
+    summary.num_retries += scored.num_retries
+    summary.num_reattempted += scored.num_reattempted
+
+    def rewrite_all(chosen: Sequence[str]) -> list[NewFile | None]:
+        tasks = [_rewrite_part.remote(job, path, staged.location, revision, statuses) for path in chosen]
+        written: list[NewFile | None] = ray.get(tasks)
+        return written
+
+    replaced = replace_parts(table, paths, provenance=job.provenance, rewrite_all=rewrite_all)
+    summary.retried = dict(_what_became([one for one in found if one.path in replaced], staged))
+    table.delete(f"{_FOLDER}/{revision}")
 
 
 def _files_with(
@@ -127,9 +155,12 @@ def _rewrite_part(
     return rewrite_part(job.table, path, revision=revision, rows=rows, statuses=statuses, provenance=job.provenance)
 
 
-def _revision(job: ScoringJob, paths: Sequence[str], statuses: Collection[str]) -> str:
-    """Names this retry of these very rows: the same command, run again after a fault, goes on with it."""
-    described = "\n".join([job.scoring_id, *sorted(statuses), *sorted(paths)])
+def _revision(job: ScoringJob, paths: Sequence[str], statuses: Collection[str], limits: Sequence[float]) -> str:
+    """Names this retry of these very rows: the same command, run again after a fault, goes on with it.
+
+    With other limits it is another one, for they decide what becomes of the images.
+    """
+    described = "\n".join([job.scoring_id, *map(str, limits), *sorted(statuses), *sorted(paths)])
     return hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
 
 

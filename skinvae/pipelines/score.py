@@ -53,16 +53,16 @@ def score(
     complete_table = functools.partial(_complete, config=config, make_scorer=make_scorer)
     summary = complete_table(job, opened, score_table)
     if retry_statuses:
-        summary.retried = retry(
+        retry(
             job,
             opened,
             score_table,
             statuses=retry_statuses,
+            limits=(config.images.max_seconds, config.score.max_seconds),
             ray_settings=config.ray,
             complete_table=complete_table,
+            summary=summary,
         )
-        source_ids = {one.source.source_id for one in opened}
-        summary.in_table = score_table.count_by_status(job.scoring_id, source_ids=source_ids)
     return summary
 
 

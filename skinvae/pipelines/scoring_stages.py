@@ -90,7 +90,9 @@ class ScoreStage:
             return {"result": row["head"]}
         with self._scoring:
             rows = self._scored(head, pixels)
-        file = write_slice(self._job.table, self._job.slice_id(head.slice), rows, provenance=self._job.provenance)
+        slice_id = self._job.slice_id(head.slice)
+        file = write_slice(self._job.table, slice_id, rows, provenance=self._job.provenance)
+        self._progress.end.remote(str(slice_id))
         report_retries(self._progress)
         return {"result": pickle.dumps(file)}
 
@@ -110,9 +112,7 @@ class ScoreStage:
                 f"'{head.slice.source.uri}' was lost {MAX_ATTEMPTS} times: see that the nodes have memory enough, then "
                 "run the same command again"
             )
-        rows = self._rows(head, scored)
-        self._progress.end.remote(slice_id)
-        return rows
+        return self._rows(head, scored)
 
     def _score(self, pixels: NDArray[np.uint8], scored: _SliceScores) -> None:
         start = 0

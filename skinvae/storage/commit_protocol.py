@@ -10,8 +10,8 @@ What holds whatever fails, and however many drivers are at work:
   or nobody knows, it is derived again from a newer one, so that no change takes place twice.
 - A slice comes in only if no member of its range is in the snapshot: every member has one row at most.
 - Files are created only if absent. A file that is in a snapshot is never written again.
-- A part, a large file, takes the place of other files, all of which are in the snapshot that it is derived from. Once
-  one of them has left the table it can never be committed, for files do not come back: it is lost, and may be deleted.
+- A part, a large file, takes the place of other files, all of which were in the table when it was written. Once one of
+  them has left, it can never be committed, for files do not come back: it is lost, and may be deleted.
 - A slice file may be deleted once it has been in a part for as long as old snapshots are to stay readable.
 """
 
@@ -151,18 +151,8 @@ class ListParts:
 
 
 @dataclass(frozen=True)
-class PartHeader:
-    """What a written part says of itself."""
-
-    slices: frozenset[SliceId]
-    """Whose rows it holds."""
-    replaces: frozenset[str]
-    """Paths of the files that it takes the place of."""
-
-
-@dataclass(frozen=True)
-class ReadHeader:
-    """Answer: the PartHeader of the part at this path; None if it is gone by now."""
+class ReadReplaced:
+    """Answer: the paths of the files that the part takes the place of; None if it is gone by now."""
 
     path: str
 
@@ -179,7 +169,7 @@ class Delete:
     path: str
 
 
-Effect = Reload | Commit | Pause | WriteParts | RewriteParts | ListParts | ReadHeader | ListSlices | Delete
+Effect = Reload | Commit | Pause | WriteParts | RewriteParts | ListParts | ReadReplaced | ListSlices | Delete
 
 Steps = Generator[Effect, Any, T]
 """A protocol under way, which returns a T."""
@@ -210,7 +200,7 @@ def compare_and_swap(derive: Callable[[], Steps[Change | None]]) -> Steps[None]:
     """
     for attempt in range(MAX_COMMIT_ATTEMPTS):
         change = yield from derive()
-        if change is not None and (change == Change() or (yield Commit(change))):
+        if change is not None and (not (change.add or change.remove) or (yield Commit(change))):
             return
         yield Pause(attempt)
         yield Reload()
@@ -232,25 +222,25 @@ def commit_slices(view: View, files: Iterable[SliceFile]) -> Steps[list[SliceFil
 
 
 def swap_slices_for_parts(view: View, *, part_bytes: int = PART_BYTES) -> Steps[int]:
-    """Replace every slice file of the table by parts, in one commit that changes no row; returns how many came in.
+    """Replace the slice files of the table by parts, in one commit that changes no row; returns how many came in.
 
-    When another driver commits meanwhile, the parts are planned and written again from what is left.
+    What other drivers commit meanwhile is left to the next swap; only if they swapped, the parts are planned again.
     """
-    num_parts = 0
+    change: Change | None = None
 
     def derive() -> Steps[Change | None]:
-        nonlocal num_parts
-        parts = tuple(plan_parts(view.live_files(), part_bytes=part_bytes))
-        num_parts = len(parts)
-        if not parts:
-            return Change()
-        written: Sequence[NewFile] | None = yield WriteParts(parts)
-        replaced = tuple(file.path for part in parts for file in part.slices)
-        return None if written is None else Change(tuple(written), replaced, changes_rows=False)
+        nonlocal change
+        live = view.live_files()
+        if change is None or not is_possible(change, live):
+            parts = tuple(plan_parts(live, part_bytes=part_bytes))
+            written: Sequence[NewFile] | None = (yield WriteParts(parts)) if parts else ()
+            replaced = tuple(file.path for part in parts for file in part.slices)
+            change = None if written is None else Change(tuple(written), replaced, changes_rows=False)
+        return change
 
     yield from compare_and_swap(derive)
     yield from delete_lost_parts(view)
-    return num_parts
+    return 0 if change is None else len(change.add)
 
 
 def replace_parts(view: View, paths: Collection[str]) -> Steps[list[str]]:
@@ -259,33 +249,37 @@ def replace_parts(view: View, paths: Collection[str]) -> Steps[list[str]]:
     One that another driver has replaced meanwhile is left out. What was replaced is deleted at once, although readers
     of older snapshots may want it still: readers of plain Parquet, who see every top-level file, would see rows twice.
     """
-    replaced: tuple[str, ...] = ()
+    change: Change | None = None
 
     def derive() -> Steps[Change | None]:
-        nonlocal replaced
-        replaced = tuple(file.path for file in view.live_files() if file.path in paths)
-        if not replaced:
-            return Change()
-        written: Sequence[NewFile] | None = yield RewriteParts(replaced)
-        return None if written is None else Change(tuple(written), replaced)
+        nonlocal change
+        live = view.live_files()
+        if change is None or not is_possible(change, live):
+            replaced = tuple(file.path for file in live if file.path in paths)
+            written: Sequence[NewFile] | None = (yield RewriteParts(replaced)) if replaced else ()
+            change = None if written is None else Change(tuple(written), replaced)
+        return change
 
     yield from compare_and_swap(derive)
     yield from delete_lost_parts(view)
-    return list(replaced)
+    return [] if change is None else list(change.remove)
+
+
+def is_possible(change: Change, live: Iterable[LiveFile]) -> bool:
+    """Whether all that the change takes out is still in the table."""
+    return {file.path for file in live}.issuperset(change.remove)
 
 
 def delete_lost_parts(view: View) -> Steps[list[str]]:
     """Delete top-level files that a stopped or slower driver wrote and can never commit; returns their paths."""
-    live = {file.path for file in view.live_files()}
-    in_parts = {one for file in view.live_files() if not file.is_slice for one in view.slices_in(file)}
     found: Sequence[str] = yield ListParts()
+    # Only now: whatever a part replaces was in the table when it was written, so a file that is not there has left.
+    yield Reload()
+    live = {file.path for file in view.live_files()}
     lost = []
     for path in found:
-        header: PartHeader | None = None if path in live else (yield ReadHeader(path))
-        if header is None or live.issuperset(header.replaces):
-            continue
-        # A file that is missing from the view may still be to come. If the rows are in another part, it has left.
-        if in_parts.intersection(header.slices):
+        replaced: Collection[str] | None = None if path in live else (yield ReadReplaced(path))
+        if replaced is not None and not live.issuperset(replaced):
             yield Delete(path)
             lost.append(path)
     return lost

@@ -81,8 +81,10 @@ def rewrite_part(
 
 
 def _replaced(old: pa.Table, rows: pa.Table, slice_id: SliceId, statuses: Collection[str]) -> pa.Table:
-    of_source = pc.equal(rows["source_id"], slice_id.source_id)
-    new = rows.filter(of_source).select(old.schema.names)
+    of_slice = pc.and_(
+        pc.equal(rows["source_id"], slice_id.source_id), pc.equal(rows["scoring_id"], slice_id.scoring_id)
+    )
+    new = rows.filter(of_slice).select(old.schema.names)
     position = pc.index_in(old["member_index"].combine_chunks(), new["member_index"].combine_chunks())
     gives_way = pc.and_(pc.is_in(old["status"], pa.array(statuses)), pc.is_valid(position))
     chosen = pc.if_else(gives_way, pc.add(position, old.num_rows), np.arange(old.num_rows, dtype=np.int32))

@@ -54,30 +54,30 @@ def count_retry() -> None:
 
 def retry(attempt: Callable[[], Result], *, is_passing: Callable[[Exception], bool]) -> Result:
     """Call `attempt` until it succeeds or fails for good: its last error is raised as it is."""
-    for pause in _pauses():
+    pauses = _pauses()
+    while True:
         try:
             return attempt()
         except Exception as error:
-            if is_passing(error):
-                count_retry()
-                time.sleep(pause)
-                continue
-            raise
-    return attempt()
+            pause = next(pauses, None) if is_passing(error) else None
+            if pause is None:
+                raise
+            count_retry()
+            time.sleep(pause)
 
 
 async def retry_async(attempt: Callable[[], Awaitable[Result]], *, is_passing: Callable[[Exception], bool]) -> Result:
     """`retry`, for coroutines."""
-    for pause in _pauses():
+    pauses = _pauses()
+    while True:
         try:
             return await attempt()
         except Exception as error:
-            if is_passing(error):
-                count_retry()
-                await asyncio.sleep(pause)
-                continue
-            raise
-    return await attempt()
+            pause = next(pauses, None) if is_passing(error) else None
+            if pause is None:
+                raise
+            count_retry()
+            await asyncio.sleep(pause)
 
 
 def _pauses() -> Iterator[float]:

@@ -34,7 +34,7 @@ from skinvae.storage.commit_protocol import (
     NewFile,
     Part,
     Pause,
-    ReadHeader,
+    ReadReplaced,
     Reload,
     RewriteParts,
     WriteParts,
@@ -49,7 +49,7 @@ from skinvae.storage.slices import (
     contents_of_part,
     contents_of_slice,
     part_paths,
-    read_part_header,
+    read_replaced,
     slices_written,
 )
 from skinvae.storage.storage_errors import delta_error_words, is_denial, is_passing_delta_error
@@ -307,8 +307,8 @@ class DeltaStore:
                 answer = None if None in written else written
             case ListParts():
                 answer = part_paths(location)
-            case ReadHeader(path):
-                answer = read_part_header(location / path)
+            case ReadReplaced(path):
+                answer = read_replaced(location / path)
             case ListSlices():
                 answer = slices_written(location)
             case Delete(path):
@@ -333,10 +333,16 @@ def _at_once(read: Callable[[str], Read], paths: Sequence[str]) -> list[Read]:
         return list(pool.map(read, paths))
 
 
+def _is_passing(error: Exception) -> bool:
+    """Not what was tried again already, and is a TableError by now, whatever it says."""
+    is_raw = isinstance(error, OSError | DeltaError)
+    return is_raw and (is_passing_delta_error(error) or _CAME_SECOND in str(error))
+
+
 def _patiently(access: Callable[[], Any], action: str, location: Location) -> Any:
     """Make an access to Delta's log that may be made again; TableError if it fails for good, not if there is none."""
     try:
-        return retry(access, is_passing=lambda error: is_passing_delta_error(error) or _CAME_SECOND in str(error))
+        return retry(access, is_passing=_is_passing)
     except TableNotFoundError:
         raise
     except (OSError, DeltaError) as error:

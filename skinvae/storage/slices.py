@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skinvae.errors import InputError, TableError
-from skinvae.storage.commit_protocol import PartHeader
 from skinvae.storage.filesystem import Location
 from skinvae.storage.row_digest import digest_rows
 from skinvae.storage.slice_ids import SLICES_FOLDER, Counts, SliceFile, SliceId
@@ -117,13 +116,12 @@ def part_paths(table: Location) -> list[str]:
     return [entry.name for entry in table.list_objects() if _PART_NAME.fullmatch(entry.name)]
 
 
-def read_part_header(part: Location) -> PartHeader | None:
-    """What the part says of itself; None if it is gone."""
+def read_replaced(part: Location) -> list[str] | None:
+    """The paths of the files that a part takes the place of; None if it is gone."""
     with unless_gone():
         metadata = read_metadata(part).metadata or {}
-        slices = contents_of_metadata(metadata, file=part)
-        replaces = json.loads(metadata.get(_REPLACES_KEY, b"null"))
-        return PartHeader(frozenset(slices), frozenset(replaces or (one.path for one in slices)))
+        replaces: list[str] | None = json.loads(metadata.get(_REPLACES_KEY, b"null"))
+        return replaces or [one.path for one in contents_of_metadata(metadata, file=part)]
     return None
 
 

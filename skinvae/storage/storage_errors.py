@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ProxyConnectionError,
+)
 from s3fs.core import S3_RETRYABLE_ERRORS
 from s3fs.utils import FileExpired
 
@@ -17,6 +23,7 @@ from skinvae.errors import InputError, SourceChanged
 if TYPE_CHECKING:
     from skinvae.storage.filesystem import Location
 
+_NO_CONNECTION = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
 _PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 _PASSING_CODES = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "IncompleteBody"}
 _DENIED_CODES = {"InvalidToken", "TokenRefreshRequired", "400"}
@@ -96,7 +103,7 @@ def is_passing(error: Exception) -> bool:
     if (refusal := _refusal(error)) is not None:
         status = refusal.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return status in _PASSING_STATUS or error_code(error) in _PASSING_CODES
-    return isinstance(error, (EndpointConnectionError, ConnectionError, *S3_RETRYABLE_ERRORS))
+    return isinstance(error, (*_NO_CONNECTION, ConnectionError, *S3_RETRYABLE_ERRORS))
 
 
 def is_passing_delta_error(error: Exception) -> bool:

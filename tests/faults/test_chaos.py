@@ -26,12 +26,10 @@ def test_unsure_commits_lose_and_double_nothing(world: World) -> None:
     assert_right(play(world, "answers-lost", 1))
 
 
-def test_two_drivers_make_one_table_below_a_reader(world: World) -> None:
-    assert_right(play(world, "two-drivers", 1))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["driver-killed", "everything", "unreliable-s3", "access-lost", "stopped"])
+@pytest.mark.parametrize(
+    "name", ["driver-killed", "two-drivers", "everything", "unreliable-s3", "access-lost", "stopped"]
+)
 def test_other_histories(world: World, name: str) -> None:
     assert_right(play(world, name, 1))
 

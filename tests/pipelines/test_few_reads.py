@@ -30,6 +30,7 @@ def members() -> dict[str, bytes]:
     return {f"{index:03}.jpg": b"\xff\xd8\xff" + noise.bytes(240_000) for index in range(200)}
 
 
+@pytest.mark.slow
 def test_bytes_and_requests_of_a_whole_job(model: str, s3: S3Server, members: dict[str, bytes], tmp_path: Path) -> None:
     """At most 1.05 times the archive's bytes, and one request per 8 MB beside those for the directory."""
     archive = io.BytesIO()

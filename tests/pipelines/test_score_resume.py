@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from deltalake import DeltaTable
 from skinvae.config import build_config
 from skinvae.errors import BundleError, InputError, UsageError
 from skinvae.pipelines import completing
+from skinvae.pipelines.committing import Committer
 from skinvae.pipelines.score import score
 from skinvae.storage.commit_protocol import plan_parts
 from skinvae.storage.compaction import write_part
@@ -81,6 +83,25 @@ def test_slices_written_but_never_committed_are_adopted_not_scored(
     out = str(tmp_path / "scores")
     other = OtherDriver(table, out)
     other.write(0, 108)
+    summary = score([archive.zip], model=model, table=out, config=config())
+    assert (summary.num_images, summary.num_adopted) == (0, len(archive.members()))
+    assert_complete(out, archive)
+
+
+def test_what_another_driver_writes_while_one_adopts_is_adopted_too(
+    table: str, model: str, archive: ArchiveFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes all that is left, and dies before its commit."""
+    out = str(tmp_path / "scores")
+    other = OtherDriver(table, out)
+    other.write(0, 54)
+    really_adopt = Committer.adopt
+
+    def adopt(self: Committer, files: Sequence[SliceFile]) -> None:
+        other.write(54, 108)
+        really_adopt(self, files)
+
+    monkeypatch.setattr(Committer, "adopt", adopt)
     summary = score([archive.zip], model=model, table=out, config=config())
     assert (summary.num_images, summary.num_adopted) == (0, len(archive.members()))
     assert_complete(out, archive)

@@ -130,16 +130,22 @@ def test_a_stopped_retry_goes_on_where_it_was(
     assert_retried(rejecting, table)
 
 
+@pytest.mark.parametrize("statuses", [AGAIN, AGAIN | {"missing"}], ids=["the same", "another"])
 def test_two_retries_at_once_replace_each_row_once(
-    rejecting: str, table: str, model: str, archive: ArchiveFiles, monkeypatch: pytest.MonkeyPatch
+    rejecting: str,
+    table: str,
+    model: str,
+    archive: ArchiveFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    statuses: frozenset[str],
 ) -> None:
-    """The other comes first with everything, between our scoring and our swap."""
+    """The other, by the same command or another, comes first with everything, between our scoring and our swap."""
     really_replace, overtaken = retrying.replace_parts, []
 
     def overtake(*arguments: object, **options: object) -> list[str]:
         if not overtaken:
             overtaken.append(True)
-            score([archive.zip], model=model, table=rejecting, config=config(), retry_statuses=AGAIN | {"missing"})
+            score([archive.zip], model=model, table=rejecting, config=config(), retry_statuses=statuses)
         replaced: list[str] = really_replace(*arguments, **options)
         return replaced
 

@@ -300,6 +300,7 @@ def test_without_run_records_the_rows_tell_which_archives_there_are(copy: Path) 
     assert found.num_images == NUM_IMAGES
 
 
+@pytest.mark.slow
 def test_every_kind_of_archive_is_counted_again_on_s3_too(
     model: str, archive: ArchiveFiles, s3: S3Server, tmp_path: Path
 ) -> None:

@@ -19,9 +19,8 @@ from skinvae.storage.commit_protocol import (
     ListSlices,
     LiveFile,
     NewFile,
-    PartHeader,
     Pause,
-    ReadHeader,
+    ReadReplaced,
     Reload,
     RewriteParts,
     WriteParts,
@@ -38,8 +37,8 @@ SOURCES, SCORING = ("aaaa", "bbbb"), "cccc"
 Row = tuple[str, int, int]
 """(source_id, member, value)"""
 
-REJECTED = -1
-"""The value of every third member, until it is tried again."""
+REJECTED = (-1, -2)
+"""Values of every third member, until it was tried again; every sixth takes two tries."""
 
 
 @dataclass(frozen=True)
@@ -216,9 +215,9 @@ class Driver:
                 answer = store.rewrite_parts(rewrite)
             case ListParts():
                 answer = [path for path in store.files if path.startswith("part-")]
-            case ReadHeader(path):
+            case ReadReplaced(path):
                 held = store.files.get(path)
-                answer = held and PartHeader(frozenset(held.slices), held.replaces)
+                answer = held and held.replaces
             case ListSlices():
                 answer = [content.slices[0] for path, content in store.files.items() if path.startswith("_slices/")]
             case Delete(path):
@@ -268,7 +267,7 @@ def retrying_life(store: ModelStore, **options: Any) -> Callable[[ModelView], Li
         with_rejects = {
             file.path
             for file in view.live_files()
-            if not file.is_slice and any(value == REJECTED for *_, value in store.files[file.path].rows)
+            if not file.is_slice and any(value in REJECTED for *_, value in store.files[file.path].rows)
         }
         yield from commit_protocol.replace_parts(view, with_rejects)
 
@@ -291,11 +290,16 @@ def file_of(one: SliceId) -> SliceFile:
 
 def rows_of(source: str, start: int, stop: int) -> tuple[Row, ...]:
     """As they are scored first."""
-    rows = (retried((source, member, REJECTED)) for member in range(start, stop))
-    return tuple((source, member, REJECTED if member % 3 == 0 else value) for source, member, value in rows)
+    return tuple(
+        (source, member, -1 if member % 3 == 0 else good_value(source, member)) for member in range(start, stop)
+    )
 
 
 def retried(row: Row) -> Row:
-    """With the value that the member has at last."""
-    source, member, _ = row
-    return source, member, 31 * member + ord(source[0])
+    """With the value that another try gives a rejected member."""
+    source, member, value = row
+    return source, member, -2 if value == -1 and member % 6 == 0 else good_value(source, member)
+
+
+def good_value(source: str, member: int) -> int:
+    return 31 * member + ord(source[0])

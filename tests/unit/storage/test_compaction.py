@@ -26,12 +26,18 @@ from skinvae.storage.commit_protocol import (
     bytes_in_part,
     plan_parts,
 )
-from skinvae.storage.compaction import delete_expired_slices, delete_lost_parts, swap_slices_for_parts, write_part
+from skinvae.storage.compaction import (
+    delete_expired_slices,
+    delete_lost_parts,
+    rewrite_part,
+    swap_slices_for_parts,
+    write_part,
+)
 from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
 from skinvae.storage.slice_ids import SliceId
 from skinvae.storage.slices import slices_written
-from tests.unit.storage.rows import PROVENANCE, commit, members, slice_id, write
+from tests.unit.storage.rows import PROVENANCE, commit, members, rows_of, slice_id, write
 
 SLICES = [slice_id(start, start + 10) for start in range(0, 120, 10)]
 ALL_MEMBERS = [("aaaa", i) for i in range(120)]
@@ -160,22 +166,54 @@ def test_two_drivers_that_swap_at_once_leave_every_row_once(table: ScoreTable) -
     assert len(pd.read_parquet(table.location.uri)) == 120
 
 
-def test_a_swap_that_loses_to_a_commit_plans_again(table: ScoreTable) -> None:
-    """Another driver commits a slice between this one's plan and its commit."""
+def test_a_swap_goes_through_with_what_it_wrote_while_others_commit(table: ScoreTable) -> None:
+    """Another driver commits a slice between this one's plan and its commit: it is left to the next swap."""
     other = ScoreTable.open(table.location)
     calls: list[int] = []
 
-    def slow_write(parts: Sequence[Part]) -> list[NewFile]:
+    def slow_write(parts: Sequence[Part]) -> list[NewFile | None]:
         calls.append(sum(len(part.slices) for part in parts))
-        if len(calls) == 1:
-            commit(other, slice_id(120, 130))
+        commit(other, slice_id(120, 130))
         return write_all(table.location)(parts)
 
     assert swap_slices_for_parts(table, provenance=PROVENANCE, write_all=slow_write) == 1
-    assert calls == [12, 13]
+    assert calls == [12]
     assert members(ScoreTable.open(table.location)) == [*ALL_MEMBERS, *(("aaaa", i) for i in range(120, 130))]
-    # The part of the first attempt can never be committed: plain readers must not count its rows twice.
+    assert len(pd.read_parquet(table.location.uri)) == 120
+    assert compact(ScoreTable.open(table.location)) == 1
     assert len(pd.read_parquet(table.location.uri)) == 130
+
+
+def test_a_swap_that_loses_to_another_swap_plans_again(table: ScoreTable) -> None:
+    other = ScoreTable.open(table.location)
+    calls: list[int] = []
+
+    def slow_write(parts: Sequence[Part]) -> list[NewFile | None]:
+        calls.append(sum(len(part.slices) for part in parts))
+        if len(calls) == 1:
+            commit(other, slice_id(120, 130))
+            compact(other, part_bytes=half(other))
+            commit(other, slice_id(130, 140))
+        return write_all(table.location)(parts)
+
+    assert swap_slices_for_parts(table, provenance=PROVENANCE, write_all=slow_write) == 1
+    assert calls == [12, 1]
+    assert len(members(ScoreTable.open(table.location))) == 140
+    # The part of the first attempt can never be committed: plain readers must not count its rows twice.
+    assert len(pd.read_parquet(table.location.uri)) == 140
+
+
+def test_rewriting_touches_the_rows_of_its_own_scoring_only(location: Location) -> None:
+    table = ScoreTable.open_or_create(location)
+    commit(table, slice_id(0, 10), slice_id(0, 10, scoring="dddd"))
+    compact(table)
+    [file] = table.live_files()
+    again = rows_of(slice_id(0, 10, scoring="dddd"), run_id="again")
+    written = rewrite_part(location, file.path, revision="r", rows=again, statuses=["truncated"], provenance=PROVENANCE)
+    assert written is not None
+    rows = pd.read_parquet(f"{location}/{written.path}")
+    assert not rows.duplicated(["scoring_id", "member_index"]).any()
+    assert [(row.scoring_id, row.member_index) for row in rows.itertuples() if row.run_id == "again"] == [("dddd", 6)]
 
 
 def test_a_crashed_driver_s_part_is_kept_while_it_could_still_be_committed(table: ScoreTable) -> None:
