@@ -60,10 +60,11 @@ def retry(attempt: Callable[[], Result], *, is_passing: Callable[[Exception], bo
             return attempt()
         except Exception as error:
             pause = next(pauses, None) if is_passing(error) else None
-            if pause is None:
-                raise
-            count_retry()
-            time.sleep(pause)
+            if pause is not None:
+                count_retry()
+                time.sleep(pause)
+                continue
+            raise
 
 
 async def retry_async(attempt: Callable[[], Awaitable[Result]], *, is_passing: Callable[[Exception], bool]) -> Result:
@@ -74,10 +75,11 @@ async def retry_async(attempt: Callable[[], Awaitable[Result]], *, is_passing: C
             return await attempt()
         except Exception as error:
             pause = next(pauses, None) if is_passing(error) else None
-            if pause is None:
-                raise
-            count_retry()
-            await asyncio.sleep(pause)
+            if pause is not None:
+                count_retry()
+                await asyncio.sleep(pause)
+                continue
+            raise
 
 
 def _pauses() -> Iterator[float]:
