@@ -44,11 +44,15 @@ def save(outcomes: Sequence[Outcome], *, num_images: int, slice_size: int) -> No
     pictured = [outcome.timeline for outcome in outcomes if outcome.timeline and outcome.timeline.scored]
     if pictured:
         draw_timeline(pictured[0])
-    text = DOCUMENT.read_text()
+    write_table(document)
+
+
+def write_table(document: dict[str, Any]) -> None:
+    """Into docs/reliability.md, between the marks."""
     table = "\n".join(table_lines(document))
-    DOCUMENT.write_text(
-        re.sub(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", lambda _: f"{_BEGIN}\n{table}\n{_END}", text, flags=re.DOTALL)
-    )
+    pattern = re.compile(f"{re.escape(_BEGIN)}.*{re.escape(_END)}", re.DOTALL)
+    text = pattern.sub(lambda _: f"{_BEGIN}\n{table}\n{_END}", DOCUMENT.read_text())
+    DOCUMENT.write_text(text)
 
 
 def table_lines(document: dict[str, Any]) -> list[str]:
