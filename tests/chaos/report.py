@@ -84,7 +84,7 @@ def table_lines(document: dict[str, Any]) -> list[str]:
 
 def draw_timeline(timeline: Timeline, *, path: Path = PICTURE) -> None:
     """Rows in the table and images scored against time; each kill is a line."""
-    start = min(when for when, _ in timeline.scored)
+    start = min([when for when, _ in timeline.scored] + timeline.workers_killed)
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     times, counts = zip(*sorted(timeline.scored), strict=True)
@@ -100,7 +100,7 @@ def draw_timeline(timeline: Timeline, *, path: Path = PICTURE) -> None:
         for number, when in enumerate(kills):
             label_once = label if number == 0 else None
             axes.axvline(when - start, color=colour, linewidth=1, linestyle="--", label=label_once)
-    axes.set(xlabel="seconds since the first image was scored", ylabel="images", ylim=(0, None))
-    axes.legend(loc="center right", frameon=True, framealpha=1, edgecolor="none")
+    axes.set(xlabel="seconds", ylabel="images", xlim=(0, None), ylim=(0, None))
+    axes.legend(loc="upper left", frameon=True, framealpha=1, edgecolor="none")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

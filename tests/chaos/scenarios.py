@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.chaos.kill_points import KillAt, choose_point
+from tests.chaos.kill_points import KillAt, KillPoint, choose_point
 from tests.chaos.outcome import Outcome, Timeline
 from tests.chaos.world import RUN_SECONDS, Reader, Table, World, words_of
 from tests.faults.world import Killer
@@ -189,20 +189,25 @@ def everything(world: World, table: Table, chance: random.Random, outcome: Outco
     random_faults = RandomFaults(seed, slow_down=0.1, resets=0.03, truncated=0.01, broken_off_only=LOG)
     num_slices = len(world.images.pixels) // world.slice_size
     drivers_killed = []
-    with Reader(table) as reader:
-        with Killer(world.nodes.workers, every_seconds=3.0, seed=chance.randrange(2**32)) as killer:
-            for _ in range(3):
-                point = choose_point(chance, num_slices_left=max(3, num_slices - table.num_slices_written()))
-                with table.driver() as process:
-                    plan = KillAt(point, process.kill, below=f"{table.path}/", otherwise=random_faults)
-                    world.traffic.faults = plan
-                    process.wait(RUN_SECONDS)
-                if plan.is_reached:
-                    drivers_killed.append(time.time())
-                    outcome.faults.append(str(point))
-        outcome.faults += killer.killed
+    with (
+        Reader(table) as reader,
+        Killer(world.nodes.workers, every_seconds=5.0, seed=chance.randrange(2**32)) as killer,
+    ):
+        for _ in range(3):
+            num_left = max(3, num_slices - table.num_slices_written())
+            point = KillPoint(
+                "slice", chance.randint(1 + num_left // 6, 1 + num_left // 3), is_after=chance.random() < 0.5
+            )
+            with table.driver() as process:
+                plan = KillAt(point, process.kill, below=f"{table.path}/", otherwise=random_faults)
+                world.traffic.faults = plan
+                process.wait(RUN_SECONDS)
+            if plan.is_reached:
+                drivers_killed.append(time.time())
+                outcome.faults.append(str(point))
         table.run_to_the_end()
         time.sleep(1.0)
+    outcome.faults += killer.killed
     outcome.complaints += reader.complaints
     outcome.timeline = Timeline(reader.seen, table.scorings(), drivers_killed, killer.times)
 
