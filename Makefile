@@ -26,7 +26,7 @@ test: check ## checks, then all tests but the slow ones
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 3600
 
-chaos: $(READY) ## whole jobs under seeded faults, about an hour; writes docs/reliability.md
+chaos: $(READY) ## whole jobs under seeded faults, long; writes docs/reliability.md
 	$(BIN)/python -m tests.chaos --save
 
 check: $(READY) ## format, lint, types, import directions
