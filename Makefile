@@ -40,7 +40,7 @@ format: $(READY) ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 bench: $(READY) ## timings, as ratios of one run
-	$(BIN)/python -m benchmarks.scorer
+	$(BIN)/python -m benchmarks
 
 clean: ## remove the environment and everything made
 	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -23,7 +23,8 @@ from pydantic_settings import (
 
 from skinvae.errors import ConfigError, InputError
 from skinvae.images.decode import DecodeSettings
-from skinvae.model.scorer import ScoringSettings
+from skinvae.model.precision import Precision
+from skinvae.model.scorer import DrawSettings, ScoringSettings
 from skinvae.model.vae import ModelSettings
 from skinvae.storage.filesystem import Location, StorageSettings
 
@@ -56,14 +57,21 @@ class TrainSettings(_Section):
     max_failures: int = Field(3, ge=0, description="how often a lost worker restarts training from its last epoch")
 
 
-class ScoreSettings(ScoringSettings):
+class ScoreSettings(DrawSettings):
     """Scoring a whole archive: what a score depends on (ScoringSettings), and how the job runs."""
 
-    slice_size: int = Field(256, ge=1, description="archive members per unit of work, commit and resume")
+    precision: Precision | Literal["auto"] = Field(
+        "auto",
+        description="floating-point format of the network: bfloat16, tf32 (GPUs only), float32 or float64; auto = that "
+        "of the table's rows, else what the machines are fastest at",
+    )
+    slice_size: int = Field(
+        0, ge=0, description="archive members per unit of work, commit and resume; 0 = what takes some seconds"
+    )
     max_rejects: float = Field(0.01, ge=0, le=1, description="share of rejected images above which the exit code is 3")
     num_actors: int = Field(0, ge=0, description="scoring processes; 0 = one per GPU, or as the CPUs allow")
-    batch_size: int = Field(32, ge=1, description="images encoded at once")
-    decode_batch_size: int = Field(64, ge=1, description="draws decoded at once")
+    batch_size: int = Field(0, ge=0, description="images encoded at once; 0 = what the device is fast at")
+    decode_batch_size: int = Field(0, ge=0, description="draws decoded at once; 0 = what the device is fast at")
     max_seconds: float = Field(
         600.0,
         gt=0,
@@ -79,10 +87,20 @@ class ScoreSettings(ScoringSettings):
         description="how long slice files stay for old snapshots once large files hold their rows",
     )
 
+    def scoring(self, precision: Precision) -> ScoringSettings:
+        """Only what a score depends on, in this precision."""
+        draws = {name: getattr(self, name) for name in DrawSettings.model_fields}
+        return ScoringSettings(**draws, precision=precision)
+
     @property
-    def scoring(self) -> ScoringSettings:
-        """Only what a score depends on."""
-        return ScoringSettings(**{name: getattr(self, name) for name in ScoringSettings.model_fields})
+    def calibration(self) -> ScoringSettings:
+        """Of the held-out normals: in float32 where that is left open, so that a model is the same on all machines."""
+        return self.scoring(self.asked_precision or "float32")
+
+    @property
+    def asked_precision(self) -> Precision | None:
+        """None leaves it to the table, or the machines."""
+        return None if self.precision == "auto" else self.precision
 
 
 class ArchiveSettings(_Section):

@@ -101,14 +101,18 @@ SCORE_SCHEMA = pa.schema(
             "p_value",
             pa.float64(),
             "(1 + n) / (1 + N): n of the N held-out normals have a vae_reconst at least as high; null for images the "
-            "model was trained on, and if the normals were scored with another mode, num_samples, seed or precision",
+            "model was trained on, and if the normals were scored with another mode, num_samples, seed or noise",
             nullable=True,
         ),
         _column("num_samples", pa.int32(), "draws of z per image, k in the paper"),
         _column("seed", pa.int64(), "seed of the draws"),
         _column("score_mode", pa.string(), "'exact' or 'released'"),
-        _column("noise", pa.string(), "kind of the draws"),
-        _column("precision", pa.string(), "floating-point format of the network"),
+        _column("noise", pa.string(), "'independent' draws for each image, or 'lhs': one Latin hypercube for all"),
+        _column(
+            "precision",
+            pa.string(),
+            "floating-point format of the decoder: 'bfloat16', 'tf32', 'float32' or 'float64'",
+        ),
         _column("model_id", pa.string(), "digest of the model bundle"),
         _column("scoring_id", pa.string(), "digest of all that a score depends on beside the pixels"),
         _column(

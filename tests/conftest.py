@@ -19,7 +19,7 @@ COUNTS = {"MEL": 8, "NV": 64, "BCC": 8, "AKIEC": 6, "BKL": 8, "DF": 6, "VASC": 6
 SMALL = {
     "model": {"image_size": 32, "base_channels": 8, "num_latents": 16},
     "train": {"num_epochs": 4, "batch_size": 16, "learning_rate": 1e-3, "validation_fraction": 0.3},
-    "score": {"slice_size": 32, "commit_seconds": 0.5, "batch_size": 16},
+    "score": {"slice_size": 32, "commit_seconds": 0.5, "batch_size": 16, "precision": "float32"},
 }
 
 

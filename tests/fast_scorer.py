@@ -91,7 +91,7 @@ def misbehave(mischief: Mischief) -> None:
 
 def make_fast_scorer(_: ModelBundle, __: ScoringSettings, placement: Placement, **settings: Any) -> FastScorer:
     """For `make_scorer` of `skinvae.pipelines.score`; `settings` are FastScorer's."""
-    return FastScorer(batch_size=placement.batch_size, **settings)
+    return FastScorer(batch_size=placement.batch_size or 8, **settings)
 
 
 def fast_scorer(**settings: Any) -> MakeScorer:

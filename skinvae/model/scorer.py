@@ -1,12 +1,14 @@
-"""uint8 images -> scores: one encode and K shared draws per image, decoded in chunks.
+"""uint8 images -> scores, on one device.
 
 Shapes in names: B images, K draws, C channels, H height, W width, D latents.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,68 +16,56 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from skinvae.model.bounds import Draws, ScoreMode, scores_from_draws
-from skinvae.model.noise import draw_noise
-from skinvae.model.objective import kl_divergence
+from skinvae.model.bounds import ScoreMode, scores_from_draws
+from skinvae.model.cuda_graph import Graphed
+from skinvae.model.draws import collect_draws
+from skinvae.model.network import FastNetwork, Network, PlainNetwork, Tricks
+from skinvae.model.noise import Noise, draw_noise, latin_hypercube
+from skinvae.model.precision import DTYPES, Precision, matrix_precision
 from skinvae.model.vae import VAE, to_unit_range
 from skinvae.records import SCORES
 
-Precision = Literal["float32", "float64"]
-_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+NAMES = (*SCORES, "ess")
 
 
-class ScoringSettings(BaseModel):
-    """All that a score depends on beside the model and the pixels."""
+class DrawSettings(BaseModel):
+    """What a score depends on beside the model, the pixels and the precision."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: ScoreMode = Field("exact", description="exact = true bounds; released = as the authors' code computes them")
     num_samples: int = Field(15, ge=1, description="draws of z per image, k in the paper")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the draws")
+    noise: Noise = Field(
+        "independent", description="independent draws for every image, the paper's; or lhs, one Latin hypercube for all"
+    )
+
+
+class ScoringSettings(DrawSettings):
+    """All that a score depends on beside the model and the pixels."""
+
     precision: Precision = Field("float32", description="floating-point format of the network")
 
 
 MAX_DRAWS_HELD = 2**16
 """Draws of z in memory at a time, unless one image alone has more: 240 MB with 300 latents."""
 
+_BATCH_SIZES = {"cpu": (16, 120), "cuda": (128, 960)}
+"""Images encoded and draws decoded at once where nothing else is asked for (docs/performance.md)."""
 
-class EncoderDecoder(Protocol):
-    """What the scores ask of a model: a Gaussian posterior and the mean of a Gaussian likelihood."""
+_BATCHES_PER_CALL = 4
+"""On a GPU: while it works on one, the processor prepares the next."""
 
-    def encode(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]: ...
-
-    def decode(self, z_BD: Tensor) -> Tensor: ...
-
-
-def collect_draws(model: EncoderDecoder, x_BCHW: Tensor, eps_BKD: Tensor, *, decode_batch_size: int) -> Draws:
-    """Encode once, decode every z_i in batches of at most `decode_batch_size`, and keep what the scores need.
-
-    x and eps are in the model's precision; z and all sums over pixels or latents are float64.
-    """
-    num_images, num_samples, _ = eps_BKD.shape
-    mu_BD, logvar_BD = (t.double() for t in model.encode(x_BCHW))
-    z_BKD = mu_BD[:, None] + (0.5 * logvar_BD)[:, None].exp() * eps_BKD.double()
-    z_MD = z_BKD.flatten(0, 1).to(x_BCHW.dtype)
-    owner_M = torch.arange(num_images, device=x_BCHW.device).repeat_interleave(num_samples)
-    sq_err_M = torch.empty(num_images * num_samples, dtype=torch.float64, device=x_BCHW.device)
-    for start in range(0, len(z_MD), decode_batch_size):
-        chunk = slice(start, start + decode_batch_size)
-        error_MCHW = model.decode(z_MD[chunk]).sub_(x_BCHW[owner_M[chunk]])
-        # Rows of one image line are summed in the network's precision, the 3*H line sums in float64.
-        sq_err_M[chunk] = error_MCHW.square_().sum(3).flatten(1).sum(1, dtype=torch.float64)
-    return Draws(
-        sq_err_BK=sq_err_M.view(num_images, num_samples),
-        norm_gap_BK=z_BKD.square().sum(2) - eps_BKD.double().square().sum(2),
-        sum_logvar_B=logvar_BD.sum(1),
-        kl_B=kl_divergence(mu_BD, logvar_BD),
-        num_pixels=x_BCHW[0].numel(),
-    )
+Fetch = Callable[[], NDArray[np.float64]]
+"""Waits for the scores of a launched batch: (len(NAMES), B)."""
 
 
 class Scorer:
     """Scores images with one model on one device; its results do not depend on the batch sizes.
 
-    Where the device's memory is too small for a batch, it goes on with smaller ones, for as long as it lives.
+    Where the device's memory is too small for a batch, it goes on with smaller ones, for as long as it lives. The
+    model is the scorer's from then on: it may be moved and converted.
+    `batch_size` images are encoded and `decode_batch_size` draws decoded at once; 0 leaves it to the device.
     """
 
     def __init__(
@@ -85,22 +75,35 @@ class Scorer:
         variance: float,
         settings: ScoringSettings,
         device: str = "cpu",
-        batch_size: int = 32,
-        decode_batch_size: int = 32,
+        batch_size: int = 0,
+        decode_batch_size: int = 0,
+        tricks: Tricks | None = None,
     ) -> None:
         self._settings = settings
         self._variance = variance
         self._device = torch.device(device)
-        self._dtype = _DTYPES[settings.precision]
-        self._batch_size = batch_size
-        self._decode_batch_size = decode_batch_size
+        images, draws = _BATCH_SIZES[self._device.type]
+        self._batch_size = batch_size or images
+        self._decode_batch_size = decode_batch_size or draws
         self._num_latents = model.settings.num_latents
-        self._model = model.to(self._device, self._dtype).to(memory_format=torch.channels_last).eval()
+        self._model = model.eval()
+        self._network = _network(model, settings.precision, self._device, tricks)
+        self._input_dtype = torch.promote_types(DTYPES[settings.precision], torch.float32)
+        self._compute: Callable[[Tensor, Tensor], Tensor] = self._scores
+        if tricks is not None and tricks.cuda_graph:
+            self._compute = Graphed(self._scores)
+        self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1)) if self._device.type == "cuda" else None
+        self._hypercube_KD: Tensor | None = None
+        if settings.noise == "lhs":
+            hypercube_KD = latin_hypercube(
+                seed=settings.seed, num_samples=settings.num_samples, num_latents=self._num_latents
+            )
+            self._hypercube_KD = torch.from_numpy(hypercube_KD).to(self._device)
 
     @property
     def batch_size(self) -> int:
-        """Images encoded at once: a good size for the pieces handed to `score`."""
-        return self._batch_size
+        """A good number of images for one call of `score`: what is encoded at once, on a GPU several times that."""
+        return self._step * (_BATCHES_PER_CALL if self._device.type == "cuda" else 1)
 
     @property
     def decode_batch_size(self) -> int:
@@ -112,21 +115,37 @@ class Scorer:
 
         Raises torch.OutOfMemoryError if there is no memory for one image and one draw at a time.
         """
-        pieces, start = [], 0
+        pieces = [np.empty((len(NAMES), 0))]
+        launched: Fetch | None = None
+        start = 0
         while start < len(images_BHWC):
             step = self._step
             try:
-                pieces.append(self._score_batch(images_BHWC[start : start + step], padded_size=step))
+                following = self._launch(images_BHWC[start : start + step], padded_size=step)
             except torch.OutOfMemoryError:
                 if not self._halve():
                     raise
             else:
                 start += step
+                # While a GPU works on what was just launched, its forerunner is fetched and its successor prepared.
+                if launched is not None:
+                    pieces.append(launched())
+                launched = following
                 continue
             # Outside of the handler, whose exception holds on to the tensors of the failed batch.
             _free_memory(self._device)
-        names = (*SCORES, "ess")
-        return {name: np.concatenate([piece[name] for piece in pieces] or [np.empty(0)]) for name in names}
+        if launched is not None:
+            pieces.append(launched())
+        return dict(zip(NAMES, np.concatenate(pieces, axis=1), strict=True))
+
+    def reconstruct(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
+        """m(mu(x)), the reconstruction from the posterior mean, (B, 3, H, W) in (-1, 1) on the CPU, in float32."""
+        model = self._model.to(self._device)
+        with torch.inference_mode(), matrix_precision("float32"):
+            x_BCHW = to_unit_range(torch.from_numpy(np.array(images_BHWC)).to(self._device))
+            mu_BD, _ = model.encode(x_BCHW.to(model.mu.weight.dtype))
+            x_hat_BCHW: Tensor = model.decode(mu_BD)
+            return x_hat_BCHW.float().cpu()
 
     @property
     def _step(self) -> int:
@@ -143,43 +162,58 @@ class Scorer:
             return False
         return True
 
-    def reconstruct(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
-        """m(mu(x)), the reconstruction from the posterior mean, (B, 3, H, W) in (-1, 1) on the CPU."""
-        with torch.inference_mode(), _full_float32():
-            mu_BD, _ = self._model.encode(self._inputs(images_BHWC))
-            x_hat_BCHW: Tensor = self._model.decode(mu_BD)
-            return x_hat_BCHW.float().cpu()
-
-    def _score_batch(self, images_BHWC: NDArray[np.uint8], *, padded_size: int) -> dict[str, NDArray[np.float64]]:
+    def _launch(self, images_BHWC: NDArray[np.uint8], *, padded_size: int) -> Fetch:
+        """Begin to score a batch; what is returned waits for the scores, (len(NAMES), B)."""
         num_images = len(images_BHWC)
+        # One shape for every batch: on GPUs kernels are tuned once; on CPUs other shapes may have other kernels, which
+        # differ in the last digits (3e-9 at 64 pixels, 32 channels), so that a score would depend on its neighbours.
+        padded_BHWC = _pad(images_BHWC, size=padded_size)
+        eps_BKD = self._noise(images_BHWC, padded_size=padded_size)
+        with torch.inference_mode(), matrix_precision(self._settings.precision):
+            scores_NB = self._compute(self._on_device(torch.from_numpy(padded_BHWC)), self._on_device(eps_BKD))
+            if self._device.type == "cpu":
+                return scores_NB[:, :num_images].numpy
+            on_host_NB = torch.empty(scores_NB.shape, dtype=scores_NB.dtype, pin_memory=True)
+            on_host_NB.copy_(scores_NB, non_blocking=True)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's omission
+            copied.record()
+
+        def fetch() -> NDArray[np.float64]:
+            copied.synchronize()
+            return on_host_NB[:, :num_images].numpy()
+
+        return fetch
+
+    def _scores(self, images_BHWC: Tensor, eps_BKD: Tensor) -> Tensor:
+        x_BCHW = to_unit_range(images_BHWC).to(self._input_dtype)
+        draws = collect_draws(self._network, x_BCHW, eps_BKD, decode_batch_size=self._decode_batch_size)
+        scores = scores_from_draws(draws, variance=self._variance, mode=self._settings.mode)
+        return torch.stack([getattr(scores, name) for name in NAMES])
+
+    def _noise(self, images_BHWC: NDArray[np.uint8], *, padded_size: int) -> Tensor:
+        if self._hypercube_KD is not None:
+            return self._hypercube_KD.expand(padded_size, -1, -1)
         eps_BKD = draw_noise(
             images_BHWC,
             seed=self._settings.seed,
             num_samples=self._settings.num_samples,
             num_latents=self._num_latents,
+            each=self._threads.map if self._threads is not None else map,
         )
-        # One shape for every batch: on GPUs kernels are tuned once; on CPUs other shapes may have other kernels, which
-        # differ in the last digits (3e-9 at 64 pixels, 32 channels), so that a score would depend on its neighbours.
-        images_BHWC, eps_BKD = (_pad(rows, size=padded_size) for rows in (images_BHWC, eps_BKD))
-        with torch.inference_mode(), _full_float32():
-            draws = collect_draws(
-                self._model,
-                self._inputs(images_BHWC),
-                torch.from_numpy(eps_BKD).to(self._device, self._dtype),
-                decode_batch_size=self._decode_batch_size,
-            )
-            scores = scores_from_draws(draws, variance=self._variance, mode=self._settings.mode)
-        return {name: value[:num_images].cpu().numpy() for name, value in vars(scores).items()}
+        return torch.from_numpy(_pad(eps_BKD, size=padded_size))
 
-    def _inputs(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
-        on_device = torch.from_numpy(np.array(images_BHWC)).to(self._device)
-        return to_unit_range(on_device).to(self._dtype)
+    def _on_device(self, rows: Tensor) -> Tensor:
+        """Copied, on a GPU from pinned memory while the caller goes on."""
+        if self._device.type == "cpu" or rows.device == self._device:
+            return rows
+        return rows.pin_memory().to(self._device, non_blocking=True)
 
 
-def _full_float32() -> AbstractContextManager[None]:
-    """CUDA convolutions default to TF32, whose 10-bit mantissa is no float32."""
-    context: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    return context
+def _network(model: VAE, precision: Precision, device: torch.device, tricks: Tricks | None) -> Network:
+    """float64 is what the other precisions are held against: the model as it is written."""
+    if precision == "float64":
+        return PlainNetwork(model.to(device, torch.float64))
+    return FastNetwork(model, decoder_dtype=DTYPES[precision], device=device, tricks=tricks)
 
 
 def _free_memory(device: torch.device) -> None:
@@ -189,6 +223,5 @@ def _free_memory(device: torch.device) -> None:
 
 
 def _pad(rows: NDArray[Any], *, size: int) -> NDArray[Any]:
-    """The rows, the last one repeated up to `size`."""
-    missing = size - len(rows)
-    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
+    """A copy of the rows in C order, the last one repeated up to `size`."""
+    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])

@@ -43,7 +43,7 @@ def _calibrate_task(
     scorer = Scorer(
         model,
         variance=config.train.beta,
-        settings=config.score.scoring,
+        settings=config.score.calibration,
         device=resources.device,
         batch_size=config.score.batch_size,
         decode_batch_size=config.score.decode_batch_size,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import pickle
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +18,11 @@ from skinvae.config import RaySettings
 from skinvae.errors import InputError, Interrupted, TableError
 from skinvae.pipelines.committing import Committer
 from skinvae.pipelines.decoding import Unreadable
-from skinvae.pipelines.failures import user_errors
+from skinvae.pipelines.failures import at_work
 from skinvae.pipelines.lost_nodes import LostNodes, end_actors
 from skinvae.pipelines.progress import answer_of, reported_retries, say, shown_progress
 from skinvae.pipelines.run_recording import RunRecorder
-from skinvae.pipelines.runtime import Resources, available_resources, ray_session
+from skinvae.pipelines.runtime import Resources, available_resources
 from skinvae.pipelines.slice_job import (
     JobSummary,
     SliceJob,
@@ -158,8 +156,7 @@ class _Completion:
             # A run that was killed behind its last commit may have left a large file that lost.
             delete_lost_parts(self._table)
             return
-        # Ray says on stdout, which is for results, that it tries a lost task again.
-        with contextlib.redirect_stdout(sys.stderr), ray_session(self._ray_settings), user_errors():
+        with at_work(self._ray_settings):
             num_rounds = 0
             while plan.parts and num_rounds < MAX_ROUNDS:
                 # A round that lost nodes is no sign of another driver; each needs nodes to lose.

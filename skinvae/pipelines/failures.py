@@ -1,20 +1,31 @@
-"""Find the sentence meant for the user inside what Ray wraps around an error raised in a worker."""
+"""Ray at work, and what goes wrong there in the user's terms: the sentence inside what Ray wraps around an error."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError, RayTaskError
 
+from skinvae.config import RaySettings
 from skinvae.errors import JobError, SkinvaeError
+from skinvae.pipelines.runtime import ray_session
 
 _ADDED_BY_RAY = "\nFailed to apply UDF transform"
 """Ray Data appends advice to the words of an error, of settings that no user of ours can reach."""
 
 
-@contextmanager
+@contextlib.contextmanager
+def at_work(settings: RaySettings) -> Iterator[None]:
+    """Ray, joined or started; what it has to say goes to stderr, what goes wrong is said in the user's terms."""
+    # Ray says on stdout, which is for results, that it tries a lost task again.
+    with contextlib.redirect_stdout(sys.stderr), ray_session(settings), user_errors():
+        yield
+
+
+@contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Re-raise the SkinvaeError that a Ray exception stems from, and lost workers as JobError.
 

@@ -19,9 +19,8 @@ import ray
 from skinvae.config import RaySettings
 from skinvae.errors import InputError, UsageError
 from skinvae.pipelines.completing import say_what_stays
-from skinvae.pipelines.failures import user_errors
+from skinvae.pipelines.failures import at_work
 from skinvae.pipelines.progress import say
-from skinvae.pipelines.runtime import ray_session
 from skinvae.pipelines.scoring_stages import ScoringJob
 from skinvae.pipelines.slice_job import JobSummary
 from skinvae.pipelines.slicing import OpenedArchive
@@ -79,7 +78,7 @@ def retry(
     if not paths:
         return
     try:
-        with ray_session(ray_settings), user_errors():
+        with at_work(ray_settings):
             _retry_files(paths, job, opened, table, statuses, limits, complete_table, summary)
     except InputError:
         table.reload()

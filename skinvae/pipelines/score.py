@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import torch
 from ray.data import ActorPoolStrategy
 from ray.util.annotations import RayDeprecationWarning
 
 from skinvae.config import Config
 from skinvae.errors import RejectLimitExceeded
+from skinvae.model.precision import Precision, fastest_precision
 from skinvae.pipelines.completing import Dataset, complete
+from skinvae.pipelines.failures import at_work
 from skinvae.pipelines.image_scorer import MakeScorer, Placement, ScorerRecipe, make_vae_scorer
 from skinvae.pipelines.lost_nodes import named_actor
 from skinvae.pipelines.retrying import retry
-from skinvae.pipelines.runtime import Resources
-from skinvae.pipelines.scoring_job import make_job
+from skinvae.pipelines.runtime import Resources, available_resources
+from skinvae.pipelines.scoring_job import make_job, precision_in, preparation_for
 from skinvae.pipelines.scoring_stages import CALLS_AT_ONCE, ScoreStage, ScoringJob
 from skinvae.pipelines.slice_job import JobSummary, summarise
 from skinvae.pipelines.slicing import OpenedArchive, open_archives
+from skinvae.pipelines.tuning import UNMEASURED_SLICE_SIZE, measured_slice_size, precision_of_actors
 from skinvae.records import Status
-from skinvae.storage.bundle import CONFIG, SPLIT
+from skinvae.storage.bundle import CONFIG, SPLIT, read_bundle
 from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
 
@@ -44,26 +49,76 @@ def score(
     Raises as `completing.complete` does; see also `check_damage` and `check_reject_limit`.
     """
     own = config.storage.with_credentials
-    job = make_job(Location.parse(model, own), Location.parse(table, own), config)
-    opened = open_archives(archives, config=config, preparation=job.preparation)
-    if dry_run:
-        return summarise(job, opened, ScoreTable.open_if_exists(job.table))
-    score_table = ScoreTable.open_or_create(job.table)
-    _copy_model_files(job)
-    complete_table = functools.partial(_complete, config=config, make_scorer=make_scorer)
-    summary = complete_table(job, opened, score_table)
-    if retry_statuses:
-        retry(
-            job,
-            opened,
-            score_table,
-            statuses=retry_statuses,
-            limits=(config.images.max_seconds, config.score.max_seconds),
-            ray_settings=config.ray,
-            complete_table=complete_table,
-            summary=summary,
+    model_at, table_at = Location.parse(model, own), Location.parse(table, own)
+    # The whole bundle is read and verified, so that no worker starts on an altered one.
+    bundle = read_bundle(model_at)
+    preparation = preparation_for(bundle, config.images)
+    opened = open_archives(archives, config=config, preparation=preparation)
+    score_table = ScoreTable.open_if_exists(table_at) if dry_run else ScoreTable.open_or_create(table_at)
+
+    def job_in(precision: Precision) -> ScoringJob:
+        return make_job(
+            bundle,
+            config.score.scoring(precision),
+            model=model_at,
+            table=table_at,
+            preparation=preparation,
+            max_seconds=config.images.max_seconds,
         )
+
+    asked = config.score.asked_precision or precision_in(score_table, bundle, config.score)
+    if dry_run:
+        # Without rows yet: this machine's stands for the cluster's.
+        return summarise(job_in(asked or fastest_precision(torch.device("cpu"))), opened, score_table)
+    assert score_table is not None
+    with contextlib.ExitStack() as session:
+        if asked in (None, "tf32"):
+            session.enter_context(at_work(config.ray))
+            asked = precision_of_actors(asked, _resources(config))
+        job = job_in(asked)
+        _copy_model_files(job)
+        slice_size = config.score.slice_size
+        if not slice_size:
+            left = summarise(job, opened, score_table)
+            num_left = None if left.num_stream_bytes else left.num_members - left.num_already_done
+            if num_left != 0:
+                session.enter_context(at_work(config.ray))
+            slice_size = _slice_size(job, num_left, config=config, make_scorer=make_scorer)
+        complete_table = functools.partial(_complete, config=config, slice_size=slice_size, make_scorer=make_scorer)
+        summary = complete_table(job, opened, score_table)
+        if retry_statuses:
+            retry(
+                job,
+                opened,
+                score_table,
+                statuses=retry_statuses,
+                limits=(config.images.max_seconds, config.score.max_seconds),
+                ray_settings=config.ray,
+                complete_table=complete_table,
+                summary=summary,
+            )
     return summary
+
+
+def _slice_size(job: ScoringJob, num_left: int | None, *, config: Config, make_scorer: MakeScorer) -> int:
+    """For so many images, None for an unknown number."""
+    if num_left == 0:
+        return UNMEASURED_SLICE_SIZE
+    resources = _resources(config)
+    recipe = _recipe(job, resources, config=config, make_scorer=make_scorer)
+    return measured_slice_size(recipe, resources, image_size=job.image_size, num_members=num_left)
+
+
+def _resources(config: Config) -> Resources:
+    return available_resources(config.ray, num_actors=config.score.num_actors)
+
+
+def _recipe(job: ScoringJob, resources: Resources, *, config: Config, make_scorer: MakeScorer) -> ScorerRecipe:
+    settings = config.score
+    placement = Placement(
+        resources.device, resources.threads_per_actor, settings.batch_size, settings.decode_batch_size
+    )
+    return ScorerRecipe(job.model, job.model_digest, job.scoring, placement, make_scorer)
 
 
 def _complete(
@@ -72,13 +127,14 @@ def _complete(
     table: ScoreTable,
     *,
     config: Config,
+    slice_size: int,
     make_scorer: MakeScorer,
 ) -> JobSummary:
     return complete(
         job,
         opened,
         table,
-        slice_size=config.score.slice_size,
+        slice_size=slice_size,
         commit_seconds=config.score.commit_seconds,
         retention_hours=config.score.retention_hours,
         images_column=config.archives.images_column,
@@ -110,10 +166,7 @@ def score_and_write(
 ) -> Dataset:
     """The `later_stages` of a scoring job: decoded slices -> scores -> files of the table, by actors."""
     settings = config.score
-    placement = Placement(
-        resources.device, resources.threads_per_actor, settings.batch_size, settings.decode_batch_size
-    )
-    recipe = ScorerRecipe(job.model, job.model_digest, job.scoring, placement, make_scorer)
+    recipe = _recipe(job, resources, config=config, make_scorer=make_scorer)
     with warnings.catch_warnings():
         # max_restarts goes away in Ray 2.64, and 2.60 has no other way to bound restarts.
         warnings.simplefilter("ignore", RayDeprecationWarning)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from skinvae.errors import JobError
 from skinvae.metrics.join import SAME_SCORE_TOLERANCE
-from skinvae.model.noise import NOISE_KIND
 from skinvae.model.scorer import ScoringSettings
 from skinvae.pipelines.bisection import NUM_DEATHS_ALONE, Death
 from skinvae.pipelines.deadline import arm_deadlines, deadline
@@ -165,7 +164,9 @@ class PValues:
     """P(S >= s) for the score vae_reconst, by its rank among the bundle's held-out normals."""
 
     def __init__(self, bundle: ModelBundle, *, scoring: ScoringSettings) -> None:
-        comparable = bundle.config.calibration == scoring and len(bundle.calibration) > 0
+        # Precisions differ by far less than the ranks' steps (docs/performance.md).
+        of_normals = bundle.config.calibration.model_copy(update={"precision": scoring.precision})
+        comparable = of_normals == scoring and len(bundle.calibration) > 0
         self._normals = np.sort(bundle.calibration["vae_reconst"].to_numpy()) if comparable else None
         self._trained_on = frozenset(bundle.split.loc[bundle.split["split"] == "train", "image_id"])
 
@@ -207,7 +208,7 @@ def _with_job_columns(frame: pd.DataFrame, slice_: Slice, job: ScoringJob, *, mo
     frame["num_samples"] = job.scoring.num_samples
     frame["seed"] = job.scoring.seed
     frame["score_mode"] = job.scoring.mode
-    frame["noise"] = NOISE_KIND
+    frame["noise"] = job.scoring.noise
     frame["precision"] = job.scoring.precision
     frame["model_id"] = model_id
     frame["scoring_id"] = job.scoring_id

@@ -174,6 +174,6 @@ def _bundle_config(plan: TrainPlan, images: TrainImages, fitted: Fitted) -> Bund
             "split_digest": digest_frame(images.split),
             "split_by": "lesion" if images.split["group"].notna().any() else "image",
         },
-        calibration=config.score.scoring,
+        calibration=config.score.calibration,
         versions=library_versions(),
     )

@@ -97,7 +97,7 @@ def run_digest(source_ids: Sequence[str], *, split: pd.DataFrame, normal: Sequen
         "preprocessing": PREPROCESSING_VERSION,
         # How often a worker may fail changes nothing of what is learned.
         "train": config.train.model_dump(exclude={"max_failures"}),
-        "calibration": config.score.scoring.model_dump(),
+        "calibration": config.score.calibration.model_dump(),
         "normal": sorted(normal),
         "sources": list(source_ids),
         "split": digest_frame(split),

@@ -83,7 +83,7 @@ def test_sigterm_commits_what_is_done_and_exits_with_5(
     [
         (["nowhere.zip", "--model", "M", "--table", "T"], 4, "no model bundle at"),
         (["a.zip", "--model", "M", "--table", "T", "--set", "score.slise_size=3"], 2, "nearest is 'score.slice_size'"),
-        (["a.zip", "--model", "M", "--table", "T", "--set", "score.slice_size=0"], 2, "score.slice_size"),
+        (["a.zip", "--model", "M", "--table", "T", "--set", "score.slice_size=-1"], 2, "score.slice_size"),
         (["a.zip", "--model", "M", "--table", "gs://bucket/t"], 2, "unknown scheme 'gs'"),
         (["a.zip", "--model", "M"], 2, "--table"),
     ],

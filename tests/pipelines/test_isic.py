@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from pathlib import Path
@@ -13,18 +12,18 @@ import pytest
 from deltalake import DeltaTable
 
 from skinvae.config import Config, build_config
+from tests.isic import ISIC, WHY_NOT
 from tests.pipelines.processes import command_environment, skinvae_command
 from tests.pipelines.test_commands import wait_for_rows
 from tests.pipelines.test_score import assert_same_scores
 from tests.s3_server import S3Server
 
-DATA = Path(os.environ.get("SKINVAE_ISIC_DATA", Path(__file__).parents[3] / "shared" / "data"))
-ARCHIVE = DATA / "ISIC2018_Task3_Training_Input.zip"
+ARCHIVE = ISIC / "ISIC2018_Task3_Training_Input.zip"
 NUM_IMAGES = 10_015
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not ARCHIVE.exists(), reason=f"{ARCHIVE} is not there; SKINVAE_ISIC_DATA names its folder"),
+    pytest.mark.skipif(not ARCHIVE.exists(), reason=WHY_NOT),
     pytest.mark.timeout(3600),
 ]
 
@@ -33,7 +32,7 @@ pytestmark = [
 def real_model(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     out = str(tmp_path_factory.mktemp("isic") / "model")
     command = skinvae_command(
-        "train", str(DATA / "ISIC2018_small.zip"), "--labels", str(DATA / "ISIC2018_small_GroundTruth.csv"),
+        "train", str(ISIC / "ISIC2018_small.zip"), "--labels", str(ISIC / "ISIC2018_small_GroundTruth.csv"),
         "--normal", "NV", "--out", out, config=_config(),
     )  # fmt: skip
     subprocess.run(command, env=command_environment(ray_cluster), check=True)

@@ -27,8 +27,9 @@ def test_the_defaults_are_the_paper_s() -> None:
 
 def test_the_scoring_part_is_exactly_what_a_score_depends_on() -> None:
     score = build_config({}, ["score.num_samples=4", "score.slice_size=9", "score.seed=2"]).score
-    assert score.scoring == ScoringSettings(num_samples=4, seed=2)
-    assert type(score.scoring) is ScoringSettings
+    scoring = score.scoring("float32")
+    assert scoring == ScoringSettings(num_samples=4, seed=2)
+    assert type(scoring) is ScoringSettings
 
 
 def test_assignments_beat_the_environment_which_beats_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +155,7 @@ def test_every_shipped_file_loads_and_says_something(path: Path) -> None:
 
 def test_the_paper_s_file_is_the_defaults() -> None:
     paper, default = load_config(str(ROOT / "configs" / "paper.toml")), build_config({})
-    assert (paper.model, paper.score.scoring) == (default.model, default.score.scoring)
+    assert (paper.model, paper.score) == (default.model, default.score)
     assert (paper.train.beta, paper.train.num_epochs) == (default.train.beta, default.train.num_epochs)
 
 

@@ -44,8 +44,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/score-table.md", "docs/security.md")
 CLI = typer.main.get_command(app)
 
-COMES_WITH = {"botocore": "s3fs"}
-"""Imported, but not declared: s3fs allows few versions of it, and a bound of our own could only contradict it."""
+COMES_WITH = {"botocore": "s3fs", "triton": "torch"}
+"""Imported, but not declared: these allow few versions of them, and a bound of our own could only contradict that."""
 
 
 def repository_files() -> list[str]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from skinvae.model.bounds import Draws, ScoreMode, Scores, effective_sample_size, scores_from_draws
-from skinvae.model.scorer import collect_draws
+from skinvae.model.draws import collect_draws
+from skinvae.model.network import PlainNetwork
 from skinvae.records import SCORES
 from tests.unit.model.linear_gaussian import LinearGaussian, normal_draws, pictures
 
@@ -67,7 +68,7 @@ def scored(
 ) -> Scores:
     model = LinearGaussian(shift=0.3, stretch=1.4)
     eps_BKD = normal_draws(num_images, num_samples, seed=seed)
-    draws = collect_draws(model, pictures(num_images), eps_BKD, decode_batch_size=7)
+    draws = collect_draws(PlainNetwork(model), pictures(num_images), eps_BKD, decode_batch_size=7)
     return scores_from_draws(draws, variance=variance, mode=mode)
 
 
@@ -77,7 +78,7 @@ def scored(
 def test_all_scores_are_the_written_out_formulas(mode: ScoreMode, num_samples: int, beta: float) -> None:
     model, x_BCHW = LinearGaussian(shift=0.3, stretch=1.4), pictures(3)
     eps_BKD = normal_draws(3, num_samples)
-    draws = collect_draws(model, x_BCHW, eps_BKD, decode_batch_size=4)
+    draws = collect_draws(PlainNetwork(model), x_BCHW, eps_BKD, decode_batch_size=4)
     scores = scores_from_draws(draws, variance=beta, mode=mode)
     mu_BD, logvar_BD = model.encode(x_BCHW)
     for b in range(3):

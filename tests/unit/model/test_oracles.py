@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from skinvae.model.bounds import Scores, scores_from_draws
-from skinvae.model.scorer import collect_draws
+from skinvae.model.draws import collect_draws
+from skinvae.model.network import PlainNetwork
 from tests.unit.model.linear_gaussian import LinearGaussian, normal_draws, pictures
 
 
 def exact_scores(model: LinearGaussian, x_BCHW: Tensor, eps_BKD: Tensor, *, decode_batch_size: int = 64) -> Scores:
-    draws = collect_draws(model, x_BCHW, eps_BKD, decode_batch_size=decode_batch_size)
+    draws = collect_draws(PlainNetwork(model), x_BCHW, eps_BKD, decode_batch_size=decode_batch_size)
     return scores_from_draws(draws, variance=model.variance, mode="exact")
 
 
@@ -80,7 +81,7 @@ def test_the_elbo_s_gap_is_the_kl_to_the_posterior(shift: float, stretch: float)
 def scores_by_k(model: LinearGaussian, x_BCHW: Tensor, ks: Sequence[int], *, repeats: int) -> dict[int, Scores]:
     """Exact scores of `repeats` independent sets of draws of one picture, from the first k draws of each set."""
     draws = collect_draws(
-        model, x_BCHW.expand(repeats, -1, -1, -1), normal_draws(repeats, max(ks)), decode_batch_size=8192
+        PlainNetwork(model), x_BCHW.expand(repeats, -1, -1, -1), normal_draws(repeats, max(ks)), decode_batch_size=8192
     )
     first = {k: replace(draws, sq_err_BK=draws.sq_err_BK[:, :k], norm_gap_BK=draws.norm_gap_BK[:, :k]) for k in ks}
     return {k: scores_from_draws(one, variance=model.variance, mode="exact") for k, one in first.items()}

@@ -12,23 +12,20 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from skinvae.model.bounds import ScoreMode, scores_from_draws
-from skinvae.model.noise import draw_noise
-from skinvae.model.scorer import Scorer, ScoringSettings, collect_draws
+from skinvae.model.draws import collect_draws
+from skinvae.model.network import PlainNetwork
+from skinvae.model.noise import draw_noise, latin_hypercube
+from skinvae.model.scorer import Scorer, ScoringSettings
 from skinvae.model.vae import VAE, ModelSettings, to_unit_range
 from skinvae.records import SCORES
+from tests.unit.model.small_models import trained_a_little
 
 NAMES = (*SCORES, "ess")
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), dtype=np.uint8)
 
 
 def small_model() -> VAE:
-    """A small VAE whose batch norms have seen data, so that no layer is trivial."""
-    torch.manual_seed(0)
-    model = VAE(ModelSettings(image_size=32, base_channels=4, num_latents=6))
-    with torch.no_grad():
-        for _ in range(3):
-            model(torch.rand(16, 3, 32, 32) * 2 - 1, torch.randn(16, 6))
-    return model
+    return trained_a_little(ModelSettings(image_size=32, base_channels=4, num_latents=6))
 
 
 def scored(
@@ -120,7 +117,9 @@ def test_where_memory_is_short_batches_shrink_for_good_and_no_score_changes(
     most_encoded: int, most_decoded: int
 ) -> None:
     model = _SmallMemory(most_encoded=most_encoded, most_decoded=most_decoded)
-    scorer = Scorer(model, variance=0.01, settings=ScoringSettings(), batch_size=8, decode_batch_size=64)
+    # float64 is computed by the model's own methods.
+    settings = ScoringSettings(precision="float64")
+    scorer = Scorer(model, variance=0.01, settings=settings, batch_size=8, decode_batch_size=64)
     assert_same(scorer.score(IMAGES), scored(IMAGES))
     assert scorer.batch_size <= most_encoded
     assert scorer.decode_batch_size <= most_decoded
@@ -130,7 +129,8 @@ def test_where_memory_is_short_batches_shrink_for_good_and_no_score_changes(
 
 
 def test_no_memory_for_a_single_image_is_an_error() -> None:
-    scorer = Scorer(_SmallMemory(most_encoded=0), variance=0.01, settings=ScoringSettings(), batch_size=8)
+    settings = ScoringSettings(precision="float64")
+    scorer = Scorer(_SmallMemory(most_encoded=0), variance=0.01, settings=settings, batch_size=8, decode_batch_size=64)
     with pytest.raises(torch.OutOfMemoryError):
         scorer.score(IMAGES)
     assert (scorer.batch_size, scorer.decode_batch_size) == (1, 1)
@@ -138,7 +138,7 @@ def test_no_memory_for_a_single_image_is_an_error() -> None:
 
 def test_the_model_sees_one_shape_however_many_images_are_left() -> None:
     model = _SmallMemory()
-    scorer = Scorer(model, variance=0.01, settings=ScoringSettings(), batch_size=4)
+    scorer = Scorer(model, variance=0.01, settings=ScoringSettings(precision="float64"), batch_size=4)
     for count in (11, 1, 4):
         scorer.score(IMAGES[:count])
     assert set(model.encoded) == {4}
@@ -153,10 +153,12 @@ def test_a_scorer_is_the_bounds_of_the_image_s_own_draws(num_samples: int, mode:
     for row, image in enumerate(IMAGES[:3, None]):
         eps_BKD = torch.from_numpy(draw_noise(image, seed=9, num_samples=num_samples, num_latents=6)).double()
         with torch.inference_mode():
-            draws = collect_draws(model, to_unit_range(torch.from_numpy(image)).double(), eps_BKD, decode_batch_size=1)
+            draws = collect_draws(
+                PlainNetwork(model), to_unit_range(torch.from_numpy(image)).double(), eps_BKD, decode_batch_size=1
+            )
         expected = vars(scores_from_draws(draws, variance=0.01, mode=mode))
         for name in SCORES:
-            np.testing.assert_allclose(scores[name][row], expected[name].item(), rtol=1e-5, err_msg=name)
+            np.testing.assert_allclose(scores[name][row], expected[name].item(), rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_more_draws_leave_the_first_ones_alone() -> None:
@@ -174,7 +176,7 @@ def test_more_draws_leave_the_first_ones_alone() -> None:
 
 def test_mode_seed_and_k_each_change_the_scores() -> None:
     base = scored(IMAGES)["iwae"]
-    for other in ({"mode": "released"}, {"seed": 1}, {"num_samples": 14}):
+    for other in ({"mode": "released"}, {"seed": 1}, {"num_samples": 14}, {"noise": "lhs"}):
         assert (scored(IMAGES, **other)["iwae"] != base).all()
 
 
@@ -195,8 +197,22 @@ def test_reconstruct_is_the_decoded_posterior_mean() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("num_samples", 0), ("seed", -1), ("mode", "exakt"), ("precision", "bfloat16"), ("k", 15)]
+    ("setting", "value"),
+    [("num_samples", 0), ("seed", -1), ("mode", "exakt"), ("precision", "float16"), ("noise", "sobol"), ("k", 15)],
 )
 def test_settings_refuse_bad_values_by_name(setting: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=setting):
         ScoringSettings(**{setting: value})
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 11])
+def test_a_latin_hypercube_is_the_same_for_every_image_in_every_batch(batch_size: int) -> None:
+    expected = scored(IMAGES, noise="lhs", precision="float64")
+    assert_same(scored(IMAGES[::-1], batch_size=batch_size, noise="lhs"), {k: v[::-1] for k, v in expected.items()})
+    model = small_model().double()
+    eps_KD = torch.from_numpy(latin_hypercube(seed=0, num_samples=15, num_latents=6))
+    with torch.inference_mode():
+        x_BCHW = to_unit_range(torch.from_numpy(IMAGES)).double()
+        draws = collect_draws(PlainNetwork(model), x_BCHW, eps_KD.expand(len(IMAGES), -1, -1), decode_batch_size=15)
+    by_hand = scores_from_draws(draws, variance=0.01, mode="exact")
+    np.testing.assert_allclose(expected["iwae"], by_hand.iwae.numpy(), rtol=1e-9)

@@ -83,11 +83,17 @@ def test_images_without_scores_have_none() -> None:
     assert np.isnan(p_values([np.nan, 2.0], normals=[1.0])).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"num_samples": 5}, {"mode": "released"}, {"precision": "float64"}])
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"num_samples": 5}, {"mode": "released"}, {"noise": "lhs"}])
 def test_scores_of_other_settings_are_not_comparable(changed: dict[str, object]) -> None:
     frame = pd.DataFrame({"image_id": ["x"], "vae_reconst": [2.0]})
     other = SCORING.model_copy(update=changed)
     assert np.isnan(PValues(bundle([1.0, 3.0]), scoring=other)(frame)).all()
+
+
+def test_scores_in_another_precision_are_comparable() -> None:
+    frame = pd.DataFrame({"image_id": ["x"], "vae_reconst": [2.0]})
+    other = SCORING.model_copy(update={"precision": "bfloat16"})
+    assert list(PValues(bundle([1.0, 3.0]), scoring=other)(frame)) == [2 / 3]
 
 
 def test_without_held_out_normals_there_are_none() -> None:

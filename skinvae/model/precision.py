@@ -1,0 +1,65 @@
+"""The floating-point formats that a network can be scored in, and which of them a device is fast at."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+
+Precision = Literal["bfloat16", "tf32", "float32", "float64"]
+"""tf32 = float32 whose products have 10 bits of mantissa, on GPUs only. bfloat16 is the decoder's alone: the encoder is
+then in float32, on GPUs in tf32. Sums are never narrower than float32."""
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "bfloat16": torch.bfloat16,
+    "tf32": torch.float32,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+
+_FIRST_WITH_TF32 = (8, 0)
+"""Compute capability of Ampere, the first with TF32 and bfloat16 units."""
+
+
+def fastest_precision(device: torch.device) -> Precision:
+    """bfloat16 where the device multiplies matrices in it natively, else float32.
+
+    On CPUs that is a matter of AMX tiles: those that emulate bfloat16 are a hundred times slower at it.
+    """
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= _FIRST_WITH_TF32 else "float32"
+    return "bfloat16" if _has_amx() else "float32"
+
+
+def lacks(device: torch.device, precision: Precision) -> str | None:
+    """Why the device cannot score in this precision; None where it can."""
+    if precision == "tf32" and device.type != "cuda":
+        return "score.precision = tf32 is a format of GPUs: use float32 or bfloat16 on a CPU"
+    if precision == "tf32" and torch.cuda.get_device_capability(device) < _FIRST_WITH_TF32:
+        return f"the GPU '{torch.cuda.get_device_name(device)}' has no TF32: use score.precision = float32"
+    return None
+
+
+@contextlib.contextmanager
+def matrix_precision(precision: Precision) -> Iterator[None]:
+    """Products of float32 on a GPU are in TF32 within the block if `precision` is no finer, and full float32 otherwise.
+
+    With bfloat16 these are the encoder's.
+    """
+    allow = precision in ("tf32", "bfloat16")
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = allow
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=allow):
+            yield
+    finally:
+        matmul.allow_tf32 = before
+
+
+def _has_amx() -> bool:
+    # torch names the check as private; a version without it computes in float32.
+    check = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(check is not None and check())
