@@ -22,6 +22,7 @@ from skinvae.printing import (
     print_evaluation,
     print_json,
     print_status,
+    print_usage,
     print_verification,
     score_lines,
     train_lines,
@@ -178,6 +179,7 @@ def score(
 
     statuses = () if retry is None else parse_statuses(retry)
     summary = run(archives, model=model, table=table, config=settings, retry_statuses=statuses, dry_run=dry_run)
+    print_usage(summary, done="scored")
     if as_json:
         print_json(summary.as_dict() | {"num_scored": summary.num_ok})
     else:
@@ -208,6 +210,7 @@ def prepare(
     from skinvae.pipelines.slice_job import check_damage
 
     summary = run(archives, out=out, config=settings, dry_run=dry_run)
+    print_usage(summary, done="prepared")
     if as_json:
         print_json(summary.as_dict() | {"num_prepared": summary.num_ok})
     else:
@@ -315,6 +318,7 @@ def demo(
 
     settings = demo_config(assignments or [])
     result = run(out, seed=seed, config=settings)
+    print_usage(result.scored, done="scored")
     if not as_json:
         print("\n".join(score_lines(result.scored, dry_run=False)))
     print_evaluation(result.evaluation, out=f"{out}/evaluation", as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,7 +13,12 @@ if TYPE_CHECKING:
     from skinvae.audit.verification import Verification
     from skinvae.pipelines.slice_job import JobSummary
     from skinvae.pipelines.train import TrainSummary
+    from skinvae.pipelines.usage import Usage, Workers
     from skinvae.report.evaluation import Evaluation
+
+
+_SHOWN_SECONDS = 0.05
+"""Less would be printed as 0.0 s."""
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -56,6 +62,39 @@ def score_lines(summary: JobSummary, *, dry_run: bool) -> list[str]:
         f"FROM read_parquet('{summary.table}/*.parquet') WHERE scoring_id = '{summary.scoring_id}' "
         'ORDER BY vae_reconst DESC LIMIT 10"',
     ]
+
+
+def print_usage(summary: JobSummary, *, done: str) -> None:
+    """Where the time of a job went, on stderr; nothing where it had nothing to do."""
+    for line in usage_lines(summary.usage, done=done):
+        print(line, file=sys.stderr)
+
+
+def usage_lines(usage: Usage, *, done: str) -> list[str]:
+    """Where the time of a job went, what it was bound by, and when its first images were `done`."""
+    from skinvae.pipelines.bottleneck import verdict
+
+    sentence = verdict(usage)
+    if not sentence:
+        return []
+    first = "" if usage.seconds_to_first is None else f"; first images {done} after {usage.seconds_to_first:.1f} s"
+    table = [line for workers in usage.workers() for line in _workers_lines(workers, num_images=usage.num_images)]
+    return [f"where the time went ({usage.run_seconds:.1f} s{first}):", *table, sentence]
+
+
+def _workers_lines(workers: Workers, *, num_images: int) -> list[str]:
+    """Worker-seconds of each stage, their share, and the speed of one worker at it."""
+    from skinvae.pipelines.usage import WORKING
+
+    lines = []
+    who = workers.title
+    for stage, seconds in workers.seconds.items():
+        if seconds >= _SHOWN_SECONDS:
+            rate = num_images / seconds
+            speed = f"{rate:>9,.{0 if rate >= 10 else 1}f} images/s each" if stage in WORKING else ""
+            lines.append(f"  {who:20}{stage.value:8}{seconds:>9,.1f} s{100 * workers.share(stage):>5.0f} %{speed}")
+            who = ""
+    return lines
 
 
 def _would(summary: JobSummary, done: str) -> str:

@@ -24,6 +24,7 @@ class Committer:
         """Rows that this run made and committed, by status."""
         self.adopted: Counter[str] = Counter()
         """Rows that an earlier run had written and this one committed, by status."""
+        self.seconds_committing = 0.0
 
     @property
     def poll_seconds(self) -> float:
@@ -57,5 +58,7 @@ class Committer:
     def _commit(self, files: Sequence[SliceFile]) -> list[SliceFile]:
         if not files:
             return []
-        self._last_commit = time.monotonic()
-        return self.table.commit_slices(files, provenance=self._provenance)
+        started = self._last_commit = time.monotonic()
+        committed = self.table.commit_slices(files, provenance=self._provenance)
+        self.seconds_committing += time.monotonic() - started
+        return committed

@@ -33,7 +33,9 @@ from skinvae.pipelines.slice_job import (
     summarise,
 )
 from skinvae.pipelines.slicing import OpenedArchive
+from skinvae.pipelines.stage_times import Stage
 from skinvae.pipelines.stages import decode_stage, input_row, read_stage
+from skinvae.pipelines.usage import Usage, measured_round
 from skinvae.storage.commit_protocol import NewFile, Part
 from skinvae.storage.compaction import delete_expired_slices, delete_lost_parts, swap_slices_for_parts, write_part
 from skinvae.storage.filesystem import Location
@@ -94,7 +96,6 @@ def complete(
         num_actors=num_actors,
     )
     recorder = RunRecorder(job, opened, committer, slice_size=slice_size, images_column=images_column)
-    started = time.monotonic()
     with recorder:
         try:
             completion.run()
@@ -105,8 +106,12 @@ def complete(
                 "run the same command to go on"
             ) from error
         say_what_stays(table)
-        summary.seconds = time.monotonic() - started
         summary.by_status = dict(committer.made)
+        summary.seconds = time.monotonic() - job.begun
+        summary.usage = completion.usage
+        summary.usage.finish(
+            summary.seconds, num_images=summary.num_images, commit_seconds=committer.seconds_committing
+        )
         summary.num_adopted = committer.adopted.total()
         summary.num_members, _ = count_members(opened, done_by_source(job, table))
         source_ids = {one.source.source_id for one in opened}
@@ -148,6 +153,7 @@ class _Completion:
         self.num_reattempted = 0
         self.num_retries = 0
         """Of the workers."""
+        self.usage = Usage()
 
     def run(self) -> None:
         """Work until nothing is missing but what cannot be read."""
@@ -163,7 +169,8 @@ class _Completion:
                 num_rounds += self._run_round(plan)
                 self._table.reload()
                 plan = self._adopt_and_plan()
-            swap_slices_for_parts(self._table, provenance=self._job.provenance, write_all=self._write_parts)
+            with self.usage.measured(Stage.SWAP):
+                swap_slices_for_parts(self._table, provenance=self._job.provenance, write_all=self._write_parts)
         if plan.parts:
             raise TableError(f"other drivers kept changing '{self._job.table}': run the command again for the rest")
 
@@ -182,7 +189,17 @@ class _Completion:
         by_actors = f": {resources}" if self._num_actors is not None else ""
         say(f"{self._verb} {describe_work(plan)}{by_actors}")
         expected = Expectation(plan)
-        with shown_progress(self._verb, total=expected, unit="images", describe=self._describe) as progress:
+        with (
+            shown_progress(self._verb, total=expected, unit="images", describe=self._describe) as progress,
+            measured_round(
+                self.usage,
+                progress,
+                begun=self._job.begun,
+                resources=resources,
+                num_actors=0 if self._num_actors is None else resources.num_actors,
+                num_streams=plan.num_streams,
+            ),
+        ):
             context = DataContext.get_current().copy()
             # A slice leaves a task as soon as it is done instead of waiting for a block of 128 MiB to fill.
             context.target_max_block_size = 1

@@ -13,6 +13,7 @@ from skinvae.images.archives import Member, RawMember, SliceEnd
 from skinvae.images.decode import Decoded, DecodeSettings
 from skinvae.images.isolation import decode_isolated
 from skinvae.pipelines.slicing import ArchivePart, Slice
+from skinvae.pipelines.stage_times import Stage, StageClock
 from skinvae.records import Status
 from skinvae.storage.pixel_table import PreparedArchive, PreparedMember, PreparedPart
 from skinvae.storage.sources import Source, open_part
@@ -59,11 +60,11 @@ class Unreadable:
     error: InputError
 
 
-def read_slices(part: ArchivePart, *, settings: DecodeSettings) -> Iterator[RawSlice | Unreadable]:
+def read_slices(part: ArchivePart, *, settings: DecodeSettings, clock: StageClock) -> Iterator[RawSlice | Unreadable]:
     """The part's slices, not decoded: for streams, whose decoding other tasks share."""
     members: list[RawMember] = []
     try:
-        for item in _read(part, settings=settings, wanted=None):
+        for item in clock.measured_items(Stage.STREAM, _read(part, settings=settings, wanted=None)):
             if isinstance(item, SliceEnd):
                 yield RawSlice(Slice(part.source, item), members)
                 members = []
@@ -74,12 +75,19 @@ def read_slices(part: ArchivePart, *, settings: DecodeSettings) -> Iterator[RawS
 
 
 def decode_slices(
-    part: ArchivePart, *, size: int, settings: DecodeSettings, wanted: Wanted | None = None
+    part: ArchivePart,
+    *,
+    size: int,
+    settings: DecodeSettings,
+    wanted: Wanted | None = None,
+    clock: StageClock | None = None,
 ) -> Iterator[DecodedSlice | Unreadable]:
     """Read and decode the part's images, or only the `wanted` ones; what cannot be decoded carries its reason."""
+    clock = clock or StageClock()
     members: list[DecodedMember] = []
     try:
-        for item in _decoded(_read(part, settings=settings, wanted=wanted), size=size, settings=settings):
+        read = clock.measured_items(Stage.READ, _read(part, settings=settings, wanted=wanted))
+        for item in clock.measured_items(Stage.DECODE, _decoded(read, size=size, settings=settings)):
             if isinstance(item, SliceEnd):
                 yield DecodedSlice(Slice(part.source, item), members)
                 members = []
@@ -97,9 +105,10 @@ def decode_slice(raw: RawSlice, *, size: int, settings: DecodeSettings) -> Decod
 
 def _read(part: ArchivePart, *, settings: DecodeSettings, wanted: Wanted | None) -> Iterator[RawMember | SliceEnd]:
     if isinstance(part.part, PreparedPart):
-        return PreparedArchive(part.part.table).read(part.part, wanted=wanted)
-    archive = open_part(part.source, part.part, max_bytes=settings.max_bytes)
-    return archive.read(part.part, wanted=wanted)
+        yield from PreparedArchive(part.part.table).read(part.part, wanted=wanted)
+    else:
+        archive = open_part(part.source, part.part, max_bytes=settings.max_bytes)
+        yield from archive.read(part.part, wanted=wanted)
 
 
 def _decoded(

@@ -17,11 +17,12 @@ from skinvae.config import Config
 from skinvae.images.decode import PREPROCESSING_VERSION
 from skinvae.pipelines.completing import Dataset, complete
 from skinvae.pipelines.decoding import Unreadable
-from skinvae.pipelines.progress import report_retries
+from skinvae.pipelines.progress import report_retries, report_seconds
 from skinvae.pipelines.provenance import library_versions, new_run_id
 from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.slice_job import JobSummary, SliceJob, summarise
 from skinvae.pipelines.slicing import open_archives
+from skinvae.pipelines.stage_times import Stage, StageClock
 from skinvae.pipelines.stages import Row, SliceHead, image_columns, opened_row
 from skinvae.records import PIXEL_SCHEMA, Status
 from skinvae.storage.filesystem import Location
@@ -66,13 +67,16 @@ def pixels_stage(row: Row, *, job: SliceJob, progress: Any) -> Row:
     head, pixels = opened_row(row, size=job.image_size)
     if isinstance(head, Unreadable):
         return {"result": row["head"]}
-    kept = iter(pixels)
-    frame = image_columns(head)
-    frame["pixels"] = pd.Series(
-        [next(kept).tobytes() if ok else None for ok in frame["status"] == Status.OK.value], dtype=object
-    )
-    file = write_slice(job.table, job.slice_id(head.slice), _rows(frame, head, job), provenance=job.provenance)
+    clock = StageClock()
+    with clock.measured(Stage.WRITE):
+        kept = iter(pixels)
+        frame = image_columns(head)
+        frame["pixels"] = pd.Series(
+            [next(kept).tobytes() if ok else None for ok in frame["status"] == Status.OK.value], dtype=object
+        )
+        file = write_slice(job.table, job.slice_id(head.slice), _rows(frame, head, job), provenance=job.provenance)
     report_retries(progress)
+    report_seconds(progress, clock.take())
     progress.advance.remote(head.slice.num_members)
     return {"result": pickle.dumps(file)}
 

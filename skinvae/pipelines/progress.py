@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from skinvae.pipelines.stage_times import Stage, add_seconds
 from skinvae.storage.retries import take_retries
 
 LOG_SECONDS = 10.0
@@ -57,25 +58,32 @@ class ProgressActor:
         self._fields: dict[str, Any] = {}
         self._lines: list[str] = []
         self._num_retries = 0
+        self._seconds: dict[Stage, float] = {}
+        self._first: float | None = None
 
     def advance(self, amount: int, *, line: str | None = None, **fields: Any) -> None:
         """Count `amount` more as done, show `line` once, and remember `fields` for the display."""
+        self._note_first(amount)
         self._done += amount
         self._fields |= fields
         if line is not None:
             self._lines.append(line)
 
-    def begin(self, slice_id: str) -> int:
-        """The work on a slice begins, from its start. Returns how often it did since it last came to an end."""
+    def begin(self, slice_id: str, num_done: int = 0) -> int:
+        """The work on a slice begins, from its start, where `num_done` of it need none.
+
+        Returns how often it did since it last came to an end.
+        """
         if slice_id in self._attempts:
             self._num_reattempted += 1
         attempts = self._attempts.setdefault(slice_id, _Attempts())
-        self._done -= attempts.done
-        attempts.num_begun, attempts.done = attempts.num_begun + 1, 0
+        self._done += num_done - attempts.done
+        attempts.num_begun, attempts.done = attempts.num_begun + 1, num_done
         return attempts.num_begun
 
     def advance_slice(self, slice_id: str, amount: int) -> None:
         """Count `amount` more of the slice as done."""
+        self._note_first(amount)
         self._done += amount
         self._attempts.setdefault(slice_id, _Attempts()).done += amount
 
@@ -94,6 +102,18 @@ class ProgressActor:
     def num_retries(self) -> int:
         """What workers tried again, as far as they said so."""
         return self._num_retries
+
+    def add_seconds(self, seconds: Mapping[Stage, float]) -> None:
+        """Add what a worker spent."""
+        add_seconds(self._seconds, seconds)
+
+    def times(self) -> tuple[dict[Stage, float], float | None]:
+        """Worker-seconds by stage, as far as workers said so, and how many seconds ago the first image was done."""
+        return dict(self._seconds), None if self._first is None else time.monotonic() - self._first
+
+    def _note_first(self, amount: int) -> None:
+        if self._first is None and amount:
+            self._first = time.monotonic()
 
     def state(self, num_lines_seen: int) -> tuple[int, dict[str, Any], list[str]]:
         """How much is done, the latest fields, and the lines behind the first `num_lines_seen`."""
@@ -214,6 +234,18 @@ def report_retries(progress: Any) -> None:
 def reported_retries(progress: Any) -> int:
     """In the driver: what the workers reported; 0 where the actor is lost."""
     return answer_of(progress.num_retries.remote(), otherwise=0)
+
+
+def report_seconds(progress: Any, seconds: Mapping[Stage, float]) -> None:
+    """In a worker: tell its ProgressActor what the stages took since it was last told."""
+    if seconds:
+        progress.add_seconds.remote(seconds)
+
+
+def reported_times(progress: Any) -> tuple[dict[Stage, float], float | None]:
+    """In the driver: as `ProgressActor.times`; nothing where the actor is lost."""
+    nothing: tuple[dict[Stage, float], float | None] = ({}, None)
+    return answer_of(progress.times.remote(), otherwise=nothing)
 
 
 class RateMeter:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -103,10 +104,12 @@ def _retry_files(
     found: list[_Rejected] = ray.get([_find_rejected.remote(job, path, statuses, source_ids) for path in paths])
     revision = _revision(job, paths, statuses, limits)
     staged = ScoreTable.open_or_create(job.table / _FOLDER / revision)
-    scored = complete_table(dataclasses.replace(job, table=staged.location), _only(opened, found), staged)
+    its_job = dataclasses.replace(job, table=staged.location, begun=time.monotonic())
+    scored = complete_table(its_job, _only(opened, found), staged)
     summary.damaged += [one for one in scored.damaged if one not in summary.damaged]
     summary.num_retries += scored.num_retries
     summary.num_reattempted += scored.num_reattempted
+    summary.usage.add(scored.usage)
 
     def rewrite_all(chosen: Sequence[str]) -> list[NewFile | None]:
         tasks = [_rewrite_part.remote(job, path, staged.location, revision, statuses) for path in chosen]

@@ -141,6 +141,12 @@ def has_room(resources: Resources, nodes: Sequence[Node]) -> bool:
     return sum(_num_that_fit(resources, one) for one in nodes) >= resources.num_actors
 
 
+def num_tasks_at_once(resources: Resources, nodes: Sequence[Node], *, num_actors: int) -> int:
+    """How many decoding tasks the CPUs have room for beside so many actors; at least 1."""
+    free = sum(one.num_cpus for one in nodes) - num_actors * resources.cpus_per_actor
+    return max(1, int(free / resources.cpus_per_task + 1e-6))
+
+
 def _num_that_fit(resources: Resources, node: Node) -> int:
     by_cpus = int(node.num_cpus / resources.cpus_per_actor + 1e-6)
     if not resources.gpus_per_actor:

@@ -24,9 +24,10 @@ from skinvae.pipelines.deadline import arm_deadlines, deadline
 from skinvae.pipelines.decoding import Unreadable
 from skinvae.pipelines.image_scorer import Columns, ImageScorer, ScorerRecipe, fatal_errors_end_the_process
 from skinvae.pipelines.isolated_scoring import score_isolated
-from skinvae.pipelines.progress import answer_of, report_retries
+from skinvae.pipelines.progress import answer_of, report_retries, report_seconds
 from skinvae.pipelines.slice_job import SliceJob
 from skinvae.pipelines.slicing import Slice
+from skinvae.pipelines.stage_times import ActorClock
 from skinvae.pipelines.stages import Row, SliceHead, image_columns, opened_row
 from skinvae.records import SCORE_SCHEMA, SCORES, Status
 from skinvae.storage.bundle import ModelBundle
@@ -69,11 +70,13 @@ class ScoreStage:
         self._max_seconds = max_seconds
         self._progress = progress
         self._scoring = threading.Lock()
+        self._clock = ActorClock(num_writes_at_once=CALLS_AT_ONCE)
 
     @functools.cached_property
     def _bundle(self) -> ModelBundle:
         """Loaded with the first slice: an error here reaches the driver whole, one in a constructor only as text."""
-        return self._recipe.read_bundle()
+        with self._clock.loading():
+            return self._recipe.read_bundle()
 
     @functools.cached_property
     def _p_values(self) -> PValues:
@@ -81,25 +84,29 @@ class ScoreStage:
 
     @functools.cached_property
     def _scorer(self) -> ImageScorer:
-        return self._recipe.build(self._bundle)
+        bundle = self._bundle
+        with self._clock.loading():
+            return self._recipe.build(bundle)
 
     def __call__(self, row: Row) -> Row:
         head, pixels = opened_row(row, size=self._job.image_size)
         if isinstance(head, Unreadable):
             return {"result": row["head"]}
-        with self._scoring:
+        with self._scoring, self._clock.scoring():
             rows = self._scored(head, pixels)
         slice_id = self._job.slice_id(head.slice)
-        file = write_slice(self._job.table, slice_id, rows, provenance=self._job.provenance)
+        with self._clock.writing():
+            file = write_slice(self._job.table, slice_id, rows, provenance=self._job.provenance)
         self._progress.end.remote(str(slice_id))
         report_retries(self._progress)
+        report_seconds(self._progress, self._clock.take())
         return {"result": pickle.dumps(file)}
 
     def _scored(self, head: SliceHead, pixels: NDArray[np.uint8]) -> pa.Table:
         slice_id = str(self._job.slice_id(head.slice))
-        num_begun = answer_of(self._progress.begin.remote(slice_id), otherwise=1)
         # Rejected images and members that are no images need no scoring: they are done.
-        self._progress.advance_slice.remote(slice_id, head.slice.num_members - len(pixels))
+        num_done = head.slice.num_members - len(pixels)
+        num_begun = answer_of(self._progress.begin.remote(slice_id, num_done), otherwise=1)
         scored = _SliceScores(len(pixels), self._progress, slice_id)
         if num_begun <= MAX_DEATHS:
             self._score(pixels, scored)

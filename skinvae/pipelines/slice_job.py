@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,9 @@ import pyarrow as pa
 
 from skinvae.errors import ArchiveError
 from skinvae.images.decode import DecodeSettings
+from skinvae.pipelines.bottleneck import bottleneck_of
 from skinvae.pipelines.slicing import ArchivePart, OpenedArchive, Slice, missing_parts
+from skinvae.pipelines.usage import Usage
 from skinvae.records import Status
 from skinvae.storage.done import Done
 from skinvae.storage.filesystem import Location
@@ -38,6 +41,8 @@ class SliceJob:
     """To decode one image."""
     table: Location
     provenance: dict[str, str]
+    begun: float = field(default_factory=time.monotonic, kw_only=True, compare=False)
+    """By the driver's time.monotonic()."""
 
     @property
     def image_size(self) -> int:
@@ -66,6 +71,11 @@ class WorkPlan:
     """Members in `parts`, but for streams whose end is not known."""
     num_stream_bytes: int
     """Bytes of those streams that are still to be read."""
+
+    @property
+    def num_streams(self) -> int:
+        """Parts that one task each reads from front to end."""
+        return sum(one.part.is_stream for one in self.parts)
 
 
 @dataclass(kw_only=True)
@@ -96,6 +106,9 @@ class JobSummary:
     num_retries: int = 0
     """Requests to storage that were made again, as far as the processes that made them lived to tell."""
     seconds: float = 0.0
+    """From the job's begin, and so with the opening of the archives."""
+    usage: Usage = field(default_factory=Usage)
+    """Where they went."""
 
     @property
     def num_images(self) -> int:
@@ -117,7 +130,11 @@ class JobSummary:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         counts = {name: getattr(self, name) for name in ("num_images", "num_ok", "num_rejected", "reject_share")}
-        return asdict(self) | counts
+        bottleneck = bottleneck_of(self.usage)
+        usage = self.usage.as_dict() | {"bottleneck": None if bottleneck is None else bottleneck.value}
+        fields = asdict(self) | counts | usage
+        del fields["usage"]
+        return fields
 
 
 def check_damage(summary: JobSummary) -> None:

@@ -25,9 +25,10 @@ from skinvae.pipelines.decoding import (
     decode_slices,
     read_slices,
 )
-from skinvae.pipelines.progress import report_retries
+from skinvae.pipelines.progress import report_retries, report_seconds
 from skinvae.pipelines.slice_job import SliceJob
 from skinvae.pipelines.slicing import ArchivePart, Slice
+from skinvae.pipelines.stage_times import Stage, StageClock
 
 Row = dict[str, Any]
 
@@ -52,22 +53,34 @@ def read_stage(row: Row, *, job: SliceJob, progress: Any) -> Iterator[Row]:
     if not part.part.is_stream:
         yield row
         return
-    for item in read_slices(part, settings=job.decode):
+    clock = StageClock()
+    for item in read_slices(part, settings=job.decode, clock=clock):
         report_retries(progress)
+        report_seconds(progress, clock.take())
         yield {"work": pickle.dumps(item)}
 
 
 def decode_stage(row: Row, *, job: SliceJob, progress: Any) -> Iterator[Row]:
     """Decode, per slice: the pixels of its good images as one buffer, and what is known of every image."""
     work: ArchivePart | RawSlice | Unreadable = pickle.loads(row["work"])
+    clock = StageClock()
     if isinstance(work, ArchivePart):
-        for item in decode_slices(work, size=job.image_size, settings=job.decode):
-            report_retries(progress)
-            yield _decoded_row(item, size=job.image_size)
+        for item in decode_slices(work, size=job.image_size, settings=job.decode, clock=clock):
+            yield _reported(item, clock, job=job, progress=progress)
     elif isinstance(work, RawSlice):
-        yield _decoded_row(decode_slice(work, size=job.image_size, settings=job.decode), size=job.image_size)
+        with clock.measured(Stage.DECODE):
+            decoded = decode_slice(work, size=job.image_size, settings=job.decode)
+        yield _reported(decoded, clock, job=job, progress=progress)
     else:
         yield _decoded_row(work, size=job.image_size)
+
+
+def _reported(item: DecodedSlice | Unreadable, clock: StageClock, *, job: SliceJob, progress: Any) -> Row:
+    with clock.measured(Stage.DECODE):
+        row = _decoded_row(item, size=job.image_size)
+    report_retries(progress)
+    report_seconds(progress, clock.take())
+    return row
 
 
 def _decoded_row(item: DecodedSlice | Unreadable, *, size: int) -> Row:

@@ -51,6 +51,11 @@ def test_a_killed_job_is_completed_by_the_same_command(
     kept = rows.merge(committed, on=["image_id", "run_id"])
     assert len(kept) == len(committed), "rows committed before the kill were not scored again"
     assert summary["num_images"] + summary["num_adopted"] == len(archive.members()) - len(committed)
+    assert summary["stage_seconds"]["score"] > 0
+    assert 0 < summary["seconds_to_first"] < summary["seconds"]
+    said = finished.stderr.decode()
+    assert "first images scored after" in said
+    assert f"bound by {summary['bottleneck']}: " in said.splitlines()[-1]
 
     uninterrupted = str(tmp_path / "uninterrupted")
     command = _score_command(archive, model, uninterrupted, config=config(num_samples=SLOW_SAMPLES))

@@ -18,6 +18,7 @@ from skinvae.errors import Interrupted, UsageError
 from skinvae.pipelines import retrying
 from skinvae.pipelines.retrying import parse_statuses
 from skinvae.pipelines.score import score
+from skinvae.pipelines.stage_times import Stage
 from skinvae.records import SCORE_SCHEMA, SCORES
 from skinvae.storage.compaction import swap_slices_for_parts, write_part
 from skinvae.storage.filesystem import Location
@@ -89,6 +90,8 @@ def test_just_the_named_rejects_are_replaced_in_one_commit(
     summary = score([archive.zip], model=model, table=rejecting, config=config(), retry_statuses=AGAIN)
     assert summary.num_images == 0
     assert summary.retried == {"ok": 5}
+    assert summary.usage.of(Stage.SCORE) > 0, "what was tried again is in the figures"
+    assert 0 < summary.usage.seconds_to_first < summary.usage.run_seconds
     assert summary.in_table == {"ok": len(archive.members()) - 1, "truncated": 1}
     assert DeltaTable(rejecting).version() == before + 1
     assert_retried(rejecting, table)
