@@ -39,8 +39,9 @@ format: $(READY) ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## timings, as ratios of one run
-	$(BIN)/python -m benchmarks.scorer
+bench: $(READY) ## everything that is timed, in one run, beside what people would use instead; writes benchmarks/results
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks
 
 clean: ## remove the environment and everything made
 	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
