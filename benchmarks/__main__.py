@@ -24,7 +24,10 @@ from benchmarks import report
 from benchmarks.harness import ISIC, Part, Scale, machine, num_cores
 
 RESULTS = Path(__file__).parent / "results"
-PARTS: dict[str, str] = {}
+PARTS = {
+    "decode": "benchmarks.decode",
+    "peers": "benchmarks.peers",
+}
 """Name -> module with `measure(scale) -> Part`, in the order in which they run and are shown."""
 
 
@@ -33,7 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     names = options.parts or list(PARTS)
     out = options.out or (Path("out/bench") if options.small else RESULTS)
-    about = machine() | {"command": shlex.join(["python", "-m", "benchmarks", *arguments])}
+    about = machine() | {
+        "command": shlex.join(["python", "-m", "benchmarks", *options.parts, *["--small"] * options.small])
+    }
     measured: dict[str, dict[str, Any]] = report.read(out)
     failures: list[str] = []
     console = Console(stderr=True)
@@ -66,7 +71,8 @@ def main(arguments: Sequence[str]) -> int:
                 part: Part = importlib.import_module(PARTS[name]).measure(scale)
             except Exception as error:  # noqa: BLE001 the other parts' minutes are not to be lost with this one's
                 traceback.print_exc()
-                failures.append(f"{name}: failed with {type(error).__name__}: {error}")
+                reason = (str(error).strip().splitlines() or ["no reason"])[-1]
+                failures.append(f"{name}: failed with {type(error).__name__}: {reason}")
                 outcome = "failed"
             else:
                 assert part.name == name

@@ -17,11 +17,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +27,12 @@ import psutil  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.processes import MB, sampled_memory
 from skinvae.images.archives import Missing, SliceEnd, TarArchive
 from skinvae.images.decode import DecodeSettings, decode
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "memory.png"
-MB = 1 << 20
 
 
 def jpeg(width: int, height: int, *, quality: int, seed: int = 0) -> bytes:
@@ -44,29 +41,6 @@ def jpeg(width: int, height: int, *, quality: int, seed: int = 0) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(noise).save(stream, "JPEG", quality=quality)
     return stream.getvalue()
-
-
-@contextmanager
-def sampled_memory(process: psutil.Process, *, seconds: float = 0.5) -> Iterator[list[tuple[float, float]]]:
-    """(seconds, MB) of memory that only this process holds, while the block runs."""
-    samples: list[tuple[float, float]] = []
-    stop = threading.Event()
-    started = time.monotonic()
-
-    def sample() -> None:
-        while not stop.wait(seconds):
-            try:
-                samples.append((time.monotonic() - started, process.memory_full_info().uss / MB))
-            except psutil.Error:
-                return
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        stop.set()
-        thread.join()
 
 
 def write_zip(path: Path, num_members: int) -> None:
