@@ -27,6 +27,8 @@ RESULTS = Path(__file__).parent / "results"
 PARTS = {
     "decode": "benchmarks.decode",
     "peers": "benchmarks.peers",
+    "growth": "benchmarks.growth",
+    "training": "benchmarks.training",
 }
 """Name -> module with `measure(scale) -> Part`, in the order in which they run and are shown."""
 

@@ -35,6 +35,8 @@ class Usage:
     cpu_seconds: float
     peak_mb: float
     """Resident memory, added up: pages that processes share, such as Ray's object store, count in each."""
+    own_peak_mb: float
+    """Of memory that only the command's own process holds: the driver's, where it is a Ray job."""
     output: str
 
 
@@ -46,7 +48,7 @@ def run_command(arguments: Sequence[str], *, environment: Mapping[str, str] | No
     paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
     started = time.monotonic()
     with errors.open("wb") as stderr, _watched(before) as watch:
-        process = subprocess.Popen(
+        process = psutil.Popen(
             [sys.executable, *arguments],
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -54,13 +56,14 @@ def run_command(arguments: Sequence[str], *, environment: Mapping[str, str] | No
             cwd=ROOT,
             env={**os.environ, **paths, **(environment or {})},
         )
+        watch.own = process
         output, _ = process.communicate()
         seconds = time.monotonic() - started
     _end_stragglers(before)
     if process.returncode != 0:
         tail = errors.read_text(errors="replace")[-3000:]
         raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}:\n{tail}")
-    return Usage(started, seconds, watch.cpu_seconds, watch.peak_mb, output)
+    return Usage(started, seconds, watch.cpu_seconds, watch.peak_mb, watch.own_peak_mb, output)
 
 
 def adopt_orphans() -> None:
@@ -73,7 +76,8 @@ class _Watch:
     """What was seen of processes, each kept as it was seen last."""
 
     def __init__(self) -> None:
-        self.peak_mb = 0.0
+        self.peak_mb = self.own_peak_mb = 0.0
+        self.own: psutil.Process | None = None
         self._cpu_seconds: dict[psutil.Process, float] = {}
 
     @property
@@ -90,6 +94,9 @@ class _Watch:
                 self._cpu_seconds[process] = times.user + times.system
                 resident += process.memory_info().rss / MB
         self.peak_mb = max(self.peak_mb, resident)
+        if self.own is not None:
+            with contextlib.suppress(psutil.Error):
+                self.own_peak_mb = max(self.own_peak_mb, self.own.memory_full_info().uss / MB)
 
 
 @contextmanager

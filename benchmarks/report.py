@@ -117,5 +117,5 @@ def _about(part: dict[str, Any]) -> str:
     machine = f"{about['processor']}, {about['cores']} cores ({', '.join(about['flags'])}), {about['memory_gb']} GB"
     return (
         f"`{about['command']}`, {about['date']}, {part['seconds']:,.0f} s, commit {about['commit']}. {machine}; "
-        f"{about['gpu'] or 'no GPU'}; Python {about['python']}, {libraries}."
+        f"{about['gpu'] or 'no GPU'}; load {about['load']} before; Python {about['python']}, {libraries}."
     )

@@ -42,6 +42,8 @@ class Task:
     device: str = "cpu"
     batch_size: int = 32
     decode_batch_size: int = 64
+    num_actors: int = 0
+    """Of skinvae; 0 leaves it to skinvae."""
     max_images: int | None = None
     """For ways that are too slow for all of them."""
 
