@@ -38,9 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     names = options.parts or list(PARTS)
     out = options.out or (Path("out/bench") if options.small else RESULTS)
-    about = machine() | {
-        "command": shlex.join(["python", "-m", "benchmarks", *options.parts, *["--small"] * options.small])
-    }
+    command = shlex.join(["python", "-m", "benchmarks", *options.parts, *["--small"] * options.small])
     measured: dict[str, dict[str, Any]] = report.read(out)
     failures: list[str] = []
     console = Console(stderr=True)
@@ -68,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
                 threads=num_cores(),
                 say=say,
             )
-            started = time.perf_counter()
+            about, started = {"command": command, **machine()}, time.perf_counter()
             try:
                 part: Part = importlib.import_module(PARTS[name]).measure(scale)
             except Exception as error:  # noqa: BLE001 the other parts' minutes are not to be lost with this one's
