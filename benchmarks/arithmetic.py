@@ -17,9 +17,9 @@ def matrix_flops(
     num_threads = torch.get_num_threads()
     torch.set_num_threads(threads)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best, ends = float("inf"), time.perf_counter() + seconds
     (a @ b).sum().item()
-    while time.perf_counter() < ends:
+    best, ends = float("inf"), time.perf_counter() + seconds
+    while best == float("inf") or time.perf_counter() < ends:
         started = time.perf_counter()
         # Read, so that a device which works asynchronously has done it.
         (a @ b)[0, 0].item()
