@@ -11,8 +11,6 @@ import argparse
 import functools
 import io
 import json
-import os
-import platform
 import subprocess
 import sys
 import tarfile
@@ -27,6 +25,7 @@ import psutil  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.harness import machine
 from benchmarks.processes import MB, sampled_memory
 from skinvae.images.archives import Missing, SliceEnd, TarArchive
 from skinvae.images.decode import DecodeSettings, decode
@@ -147,8 +146,7 @@ def measure_tar(gigabytes: float) -> dict[str, Any]:
 def save(name: str, measured: Any) -> None:
     """Keep what was measured beside the machine and the date."""
     RESULTS.mkdir(exist_ok=True)
-    about = {"date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores, {platform.machine()}"}
-    (RESULTS / f"memory-{name}.json").write_text(json.dumps(about | {"measured": measured}, indent=1))
+    (RESULTS / f"memory-{name}.json").write_text(json.dumps({"about": machine(), "measured": measured}, indent=1))
 
 
 def draw() -> None:

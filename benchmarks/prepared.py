@@ -6,8 +6,6 @@ Both are read by the code that a job's tasks run, in one process and in turns; w
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.harness import machine
 from skinvae.config import build_config
 from skinvae.images.decode import PREPROCESSING_VERSION
 from skinvae.pipelines.decoding import DecodedSlice, decode_slices
@@ -56,8 +55,7 @@ def measure(archive: str, out: str) -> dict[str, object]:
         "prepared_per_second": num_images / min(second for _, second in rounds),
         "ratio": statistics.median(first / second for first, second in rounds),
         "prepared_bytes_per_image": sum(path.stat().st_size for path in Path(out).glob("*.parquet")) / num_images,
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "date": time.strftime("%Y-%m-%d"),
+        "about": machine(),
     }
 
 
