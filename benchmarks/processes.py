@@ -42,12 +42,11 @@ class Usage:
 
 def run_command(arguments: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Usage:
     """`python ARGUMENTS` in the repository's root, measured. Raises RuntimeError, with the end of its stderr."""
-    adopt_orphans()
     before = set(_descendants())
     errors = Path(f"/proc/self/fd/{os.memfd_create('stderr')}")
     paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
     started = time.monotonic()
-    with errors.open("wb") as stderr, _watched(before) as watch:
+    with _adopted_orphans(before), errors.open("wb") as stderr, _watched(before) as watch:
         process = psutil.Popen(
             [sys.executable, *arguments],
             stdout=subprocess.PIPE,
@@ -59,17 +58,26 @@ def run_command(arguments: Sequence[str], *, environment: Mapping[str, str] | No
         watch.own = process
         output, _ = process.communicate()
         seconds = time.monotonic() - started
-    _end_stragglers(before)
     if process.returncode != 0:
         tail = errors.read_text(errors="replace")[-3000:]
         raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}:\n{tail}")
     return Usage(started, seconds, watch.cpu_seconds, watch.peak_mb, watch.own_peak_mb, output)
 
 
-def adopt_orphans() -> None:
-    """What descendants of this process leave behind becomes its children, so that daemons are seen and ended."""
+@contextmanager
+def _adopted_orphans(besides: set[psutil.Process]) -> Iterator[None]:
+    """What descendants leave behind becomes this process's children, so that daemons are seen and ended."""
+    _be_subreaper(wanted=True)
+    try:
+        yield
+    finally:
+        _end_stragglers(besides)
+        _be_subreaper(wanted=False)
+
+
+def _be_subreaper(*, wanted: bool) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
 class _Watch:
