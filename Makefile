@@ -39,7 +39,8 @@ format: $(READY) ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## timings, as ratios of one run
+bench: $(READY) ## everything that is timed, in one run, beside what people would use instead; writes benchmarks/results
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks
 
 clean: ## remove the environment and everything made

@@ -11,17 +11,12 @@ import argparse
 import functools
 import io
 import json
-import os
-import platform
 import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +25,13 @@ import psutil  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.harness import machine
+from benchmarks.processes import MB, sampled_memory
 from skinvae.images.archives import Missing, SliceEnd, TarArchive
 from skinvae.images.decode import DecodeSettings, decode
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "memory.png"
-MB = 1 << 20
 
 
 def jpeg(width: int, height: int, *, quality: int, seed: int = 0) -> bytes:
@@ -44,29 +40,6 @@ def jpeg(width: int, height: int, *, quality: int, seed: int = 0) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(noise).save(stream, "JPEG", quality=quality)
     return stream.getvalue()
-
-
-@contextmanager
-def sampled_memory(process: psutil.Process, *, seconds: float = 0.5) -> Iterator[list[tuple[float, float]]]:
-    """(seconds, MB) of memory that only this process holds, while the block runs."""
-    samples: list[tuple[float, float]] = []
-    stop = threading.Event()
-    started = time.monotonic()
-
-    def sample() -> None:
-        while not stop.wait(seconds):
-            try:
-                samples.append((time.monotonic() - started, process.memory_full_info().uss / MB))
-            except psutil.Error:
-                return
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        stop.set()
-        thread.join()
 
 
 def write_zip(path: Path, num_members: int) -> None:
@@ -173,8 +146,7 @@ def measure_tar(gigabytes: float) -> dict[str, Any]:
 def save(name: str, measured: Any) -> None:
     """Keep what was measured beside the machine and the date."""
     RESULTS.mkdir(exist_ok=True)
-    about = {"date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores, {platform.machine()}"}
-    (RESULTS / f"memory-{name}.json").write_text(json.dumps(about | {"measured": measured}, indent=1))
+    (RESULTS / f"memory-{name}.json").write_text(json.dumps({"about": machine(), "measured": measured}, indent=1))
 
 
 def draw() -> None:

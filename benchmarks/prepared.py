@@ -6,9 +6,6 @@ Both are read by the code that a job's tasks run, in one process and in turns; w
 from __future__ import annotations
 
 import json
-import os
-import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -16,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.harness import interleaved, machine, ratio
 from skinvae.config import build_config
 from skinvae.images.decode import PREPROCESSING_VERSION
 from skinvae.pipelines.decoding import DecodedSlice, decode_slices
@@ -46,18 +44,18 @@ def measure(archive: str, out: str) -> dict[str, object]:
         assert num_images == summary.in_table["ok"]
         return time.perf_counter() - started
 
-    rounds = [(seconds(archive), seconds(out)) for _ in range(NUM_ROUNDS)]
+    ways = {"decoded": lambda: seconds(archive), "prepared": lambda: seconds(out)}
+    measured = interleaved(ways, NUM_ROUNDS)
     num_images = summary.in_table["ok"]
     return {
         "num_images": num_images,
         "image_size": size,
         "prepare_seconds": summary.seconds,
-        "decoded_per_second": num_images / min(first for first, _ in rounds),
-        "prepared_per_second": num_images / min(second for _, second in rounds),
-        "ratio": statistics.median(first / second for first, second in rounds),
+        "decoded_per_second": num_images / min(measured["decoded"]),
+        "prepared_per_second": num_images / min(measured["prepared"]),
+        "ratio": ratio(measured, "decoded", "prepared"),
         "prepared_bytes_per_image": sum(path.stat().st_size for path in Path(out).glob("*.parquet")) / num_images,
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "date": time.strftime("%Y-%m-%d"),
+        "about": machine(),
     }
 
 

@@ -35,7 +35,10 @@ class Fitted:
     """Of the best epoch."""
     best_epoch: int
     history: pd.DataFrame
-    """Columns epoch, split ('train' or 'validation'), loss, reconst, kl (means per image) and num_images."""
+    """Columns epoch, split ('train' or 'validation'), loss, reconst, kl (means per image) and num_images.
+
+    Of training, also seconds and input_seconds, the share of them that a worker waits for its input.
+    """
 
 
 def fit(plan: TrainPlan, images: TrainImages, resources: Resources) -> Fitted:

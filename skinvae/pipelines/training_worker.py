@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,8 @@ class _Trainer:
         self._device = ray.train.torch.get_device()
         self._optimizer = torch.optim.Adam(model.parameters(), lr=settings.train.learning_rate)
         self._history: list[dict[str, float | str]] = []
+        self._input_seconds = 0.0
+        """Of the pass under way: gathering and drawing, while the device has nothing new to do."""
         self.next_epoch = 1
 
     @property
@@ -101,7 +104,8 @@ class _Trainer:
             self._tell(state["epoch"] * num_train, epoch=state["epoch"])
 
     def train_epoch(self, epoch: int, indices: NDArray[np.int64]) -> dict[str, float]:
-        """One pass over all training images in a new order; their mean losses."""
+        """One pass over all training images in a new order: their mean losses, and its seconds."""
+        started, self._input_seconds = time.perf_counter(), 0.0
         settings = self._settings.train
         self._model.train()
         order = np.random.Generator(np.random.Philox(key=[settings.seed, epoch])).permutation(indices)
@@ -114,7 +118,8 @@ class _Trainer:
             self._optimizer.step()
             sums += _weighted(loss, len(batch))
             self._tell(num_global, epoch=epoch)
-        return self._means(sums)
+        means = self._means(sums)  # reads them, which waits for the device
+        return means | self._mean_seconds(time.perf_counter() - started)
 
     def validate(self, indices: NDArray[np.int64]) -> dict[str, float]:
         """Mean losses of the held-out images, with the same draws in every epoch."""
@@ -157,12 +162,14 @@ class _Trainer:
 
     def _loss(self, batch: NDArray[np.int64], *, stream: int, model: nn.Module | None = None) -> Loss:
         settings = self._settings
+        started = time.perf_counter()
         pixels = self._images[batch]
         eps_BKD = draw_noise(
             pixels, seed=settings.train.seed, num_samples=1, num_latents=settings.model.num_latents, stream=stream
         )
         x_BCHW = to_unit_range(torch.from_numpy(pixels).to(self._device))
         eps_BD = torch.from_numpy(eps_BKD[:, 0]).to(self._device)
+        self._input_seconds += time.perf_counter() - started
         x_hat_BCHW, mu_BD, logvar_BD = (model or self._model)(x_BCHW, eps_BD)
         return vae_loss(x_BCHW, x_hat_BCHW, mu_BD, logvar_BD, beta=settings.train.beta)
 
@@ -180,6 +187,14 @@ class _Trainer:
             torch.distributed.all_reduce(sums)
         total, reconst, kl, count = sums.tolist()
         return {"loss": total / count, "reconst": reconst / count, "kl": kl / count, "num_images": int(count)}
+
+    def _mean_seconds(self, seconds: float) -> dict[str, float]:
+        """Of a pass and of its input, means over the workers."""
+        both = torch.tensor([seconds, self._input_seconds], dtype=torch.float64, device=self._device)
+        if self._world_size > 1:
+            torch.distributed.all_reduce(both)
+        seconds, input_seconds = (both / self._world_size).tolist()
+        return {"seconds": seconds, "input_seconds": input_seconds}
 
 
 def global_batches(order: NDArray[np.int64], *, batch_size: int, num_workers: int) -> list[NDArray[np.int64]]:

@@ -59,6 +59,12 @@ def test_the_loss_falls_and_the_best_epoch_is_kept(model: str) -> None:
     assert history["loss"].to_numpy() == pytest.approx(history["reconst"] + 0.01 * history["kl"], rel=1e-6)
 
 
+def test_every_epoch_says_how_long_it_took_and_how_much_of_that_it_waited_for_images(model: str) -> None:
+    history = pd.read_csv(f"{model}/history.csv").query("split == 'train'")
+    assert (history["input_seconds"] > 0).all()
+    assert (history["input_seconds"] < history["seconds"]).all()
+
+
 def test_the_bundle_has_a_card_and_pictures(model: str) -> None:
     card = Path(model, "MODEL_CARD.md").read_text()
     assert "no diagnosis" in card

@@ -1,0 +1,66 @@
+"""Every part of the bench at a tiny size: it measures, checks what it compares, and judges its floors."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks.arithmetic import forward_flops
+from skinvae.model.vae import ModelSettings
+
+
+def run_part(name: str, out: Path) -> dict[str, Any]:
+    """The part as bench.json has it."""
+    assert bench.main([name, "--small", "--out", str(out)]) == 0
+    (part,) = json.loads((out / "bench.json").read_text())["parts"]
+    assert part["name"] == name
+    assert part["rows"]
+    label, value = part["bars"]
+    assert any(row.get(value) for row in part["rows"])
+    assert all(row[label] for row in part["rows"])
+    return part
+
+
+def test_the_networks_cost_is_the_papers() -> None:
+    encode, decode = forward_flops(ModelSettings())
+    assert encode == pytest.approx(2 * 0.559e9, rel=0.01)
+    assert decode == pytest.approx(2 * 0.554e9, rel=0.01)
+
+
+def test_decode(tmp_path: Path) -> None:
+    part = run_part("decode", tmp_path)
+    assert all(row["skinvae"] > 0 and row["skinvae isolated"] > 0 for row in part["rows"])
+
+
+@pytest.mark.slow
+def test_peers(tmp_path: Path) -> None:
+    part = run_part("peers", tmp_path)
+    ways = " ".join(row["way"] for row in part["rows"])
+    assert "DataLoader loop" in ways
+    assert "Ray Data documentation's way" in ways
+    assert "authors' way" in ways
+    assert any("scores agree" in note for note in part["notes"])
+    has_daft = importlib.util.find_spec("daft") is not None
+    assert ("Daft" in ways) == has_daft
+    if not has_daft:
+        assert any("Daft is not installed" in note for note in part["notes"])
+        pytest.skip("Daft is not installed: all other ways were compared")
+
+
+@pytest.mark.slow
+def test_growth(tmp_path: Path) -> None:
+    part = run_part("growth", tmp_path)
+    assert all(row["first row in the table s"] > row["first scored s"] - 1 > 0 for row in part["rows"])
+    assert len(part["floors"]) == 3
+
+
+@pytest.mark.slow
+def test_training(tmp_path: Path) -> None:
+    part = run_part("training", tmp_path)
+    assert all(0 < row["waits for input"] < 1 for row in part["rows"])
+    assert all(0 < row["of the limit"] < 1 for row in part["rows"])
