@@ -25,6 +25,10 @@ from benchmarks.harness import ISIC, Part, Scale, machine, num_cores
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = {
+    "kernel": "benchmarks.kernel",
+    "layers": "benchmarks.layers",
+    "accuracy": "benchmarks.accuracy",
+    "lhs": "benchmarks.lhs",
     "decode": "benchmarks.decode",
     "peers": "benchmarks.peers",
     "growth": "benchmarks.growth",

@@ -6,22 +6,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.processes import ROOT
-from skinvae.config import load_config
 from skinvae.images.decode import DecodeSettings
 from skinvae.model.scorer import ScoringSettings
 from skinvae.model.vae import VAE, ModelSettings
 from skinvae.records import SCORES
 from skinvae.storage.bundle import BundleConfig, write_bundle
 from skinvae.storage.filesystem import Location
-
-PAPER = ModelSettings()
-TINY = ModelSettings(image_size=32, base_channels=8, num_latents=16)
-
-
-def small_model() -> ModelSettings:
-    """The model of configs/cpu.toml."""
-    return load_config(str(ROOT / "configs" / "cpu.toml")).model
 
 
 def make_bundle(uri: str, settings: ModelSettings) -> None:

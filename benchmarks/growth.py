@@ -11,9 +11,10 @@ from typing import Any
 
 import s3fs
 
-from benchmarks.bundles import TINY, make_bundle
+from benchmarks.bundles import make_bundle
 from benchmarks.harness import Floor, Part, Scale
 from benchmarks.images import drawn_jpegs, zip_of
+from benchmarks.models import TINY
 from benchmarks.processes import run_command
 from benchmarks.ways.task import Task, read_marks
 from skinvae.model.vae import ModelSettings

@@ -17,9 +17,10 @@ import s3fs
 import torch
 from scipy.stats import spearmanr
 
-from benchmarks.bundles import PAPER, TINY, make_bundle, small_model
+from benchmarks.bundles import make_bundle
 from benchmarks.harness import Floor, Part, Scale, interleaved, ratio
 from benchmarks.images import named_jpegs, zip_of
+from benchmarks.models import PAPER, TINY, small_model
 from benchmarks.processes import Usage, run_command
 from benchmarks.ways.task import Task, read_marks, read_scores
 from skinvae.model.scorer import ScoringSettings

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 
 from benchmarks.arithmetic import forward_flops, matrix_flops
-from benchmarks.bundles import PAPER, TINY, small_model
 from benchmarks.harness import Part, Scale, interleaved, medians
 from benchmarks.images import drawn_jpegs, real_jpegs, zip_of
+from benchmarks.models import PAPER, TINY, small_model
 from benchmarks.processes import run_command
 from skinvae.model.vae import ModelSettings
 

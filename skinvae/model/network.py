@@ -73,7 +73,7 @@ class PlainNetwork:
         for images, draws in rectangles(*z_BKD.shape[:2], at_most=at_most):
             z_bkD = z_BKD[images, draws]
             z_MD = z_bkD.flatten(0, 1).to(targets_B.dtype)
-            error_bkX = self._model.decode(z_MD).view(*z_bkD.shape[:2], -1)
+            error_bkX = self._model.decode(z_MD).reshape(*z_bkD.shape[:2], -1)
             error_bkX = error_bkX - targets_B[images].flatten(1)[:, None]
             sq_err_BK[images, draws] = error_bkX.square().sum(2, dtype=torch.float64)
         return sq_err_BK
@@ -88,7 +88,7 @@ class Tricks:
     latent_product: bool = True
     """z -> 4x4 as one matrix product."""
     overlap_add: bool = True
-    """4x4 -> 8x8 as one matrix product, whose results are added up."""
+    """Layers of many channels as one matrix product, whose results are added up."""
     phase_output: bool = True
     """The last layer as one convolution to four phases."""
     cached_draws: bool = True
@@ -103,6 +103,9 @@ class Tricks:
         on_cpu = device.type == "cpu"
         return Tricks(overlap_add=on_cpu, cached_draws=on_cpu)
 
+
+_OVERLAP_ADD_CHANNELS = 512
+"""At least so many go in: with fewer, adding up costs more than is gained."""
 
 _CACHE_BYTES = 16 << 20
 """For the largest layer of the draws that are decoded together."""
@@ -135,23 +138,31 @@ class FastNetwork:
             GridToLatent(model.mu, model.logvar),
             dtype=torch.promote_types(decoder_dtype, torch.float32),
         )
-        (from_latent, *norm_4x4), (to_8x8, *norm_8x8), *rest = (blocks(one) for one in widening)
-        if tricks.latent_product:
-            from_latent = LatentToGrid(from_latent)
-        else:
-            from_latent = nn.Sequential(nn.Unflatten(1, (-1, 1, 1)), from_latent)
-        to_8x8 = OverlapAdd(to_8x8) if tricks.overlap_add else to_8x8
-        self._to_8x8 = laid_out(
-            InPlaceReLU(from_latent, *norm_4x4), InPlaceReLU(to_8x8, *norm_8x8), dtype=decoder_dtype
-        )
-        self._from_8x8 = laid_out(
-            *(InPlaceReLU(*one) for one in rest),
-            PhaseOutput(last) if tricks.phase_output else last,
-            dtype=decoder_dtype,
-        )
+        to_4x4, to_8x8, *rest = (InPlaceReLU(*self._upsampling(*blocks(one))) for one in widening)
+        self._to_8x8 = laid_out(to_4x4, to_8x8, dtype=decoder_dtype)
+        self._from_8x8 = laid_out(*rest, PhaseOutput(last) if tricks.phase_output else last, dtype=decoder_dtype)
         settings = model.settings
+        self._image_size = settings.image_size
         bytes_of_largest = settings.base_channels * (settings.image_size // 2) ** 2 * decoder_dtype.itemsize
         self._most_cached = max(1, _CACHE_BYTES // bytes_of_largest)
+
+    def _upsampling(self, convolution: nn.Module, *norm: nn.Module) -> list[nn.Module]:
+        assert isinstance(convolution, nn.ConvTranspose2d)
+        if convolution.stride == (1, 1):  # of 1x1 inputs: the latents
+            if self._tricks.latent_product:
+                return [LatentToGrid(convolution), *norm]
+            return [nn.Unflatten(1, (-1, 1, 1)), convolution, *norm]
+        if self._tricks.overlap_add and convolution.in_channels >= _OVERLAP_ADD_CHANNELS:
+            return [OverlapAdd(convolution), *norm]
+        return [convolution, *norm]
+
+    @property
+    def layers(self) -> dict[str, nn.Module]:
+        """By what each makes of what, in order: for those who time them."""
+        sides = [2**power for power in range(2, self._image_size.bit_length())]
+        encoder = [f"encode {side}x{side}" for side in reversed(sides)]
+        decoder = [f"decode {side}x{side}" for side in sides]
+        return dict(zip(encoder + decoder, (*self._encoder, *self._to_8x8, *self._from_8x8), strict=True))
 
     def encode(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each (B, D); x in float32 at least."""

@@ -50,7 +50,7 @@ class ScoringSettings(DrawSettings):
 MAX_DRAWS_HELD = 2**16
 """Draws of z in memory at a time, unless one image alone has more: 240 MB with 300 latents."""
 
-_BATCH_SIZES = {"cpu": (16, 120), "cuda": (128, 960)}
+_BATCH_SIZES = {"cpu": (16, 60), "cuda": (128, 960)}
 """Images encoded and draws decoded at once where nothing else is asked for (docs/performance.md)."""
 
 _BATCHES_PER_CALL = 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -48,6 +49,7 @@ def score(
     `make_scorer` builds the scorer in each actor, by default the bundle's VAE; it must be picklable.
     Raises as `completing.complete` does; see also `check_damage` and `check_reject_limit`.
     """
+    begun = time.monotonic()
     own = config.storage.with_credentials
     model_at, table_at = Location.parse(model, own), Location.parse(table, own)
     # The whole bundle is read and verified, so that no worker starts on an altered one.
@@ -64,6 +66,7 @@ def score(
             table=table_at,
             preparation=preparation,
             max_seconds=config.images.max_seconds,
+            begun=begun,
         )
 
     asked = config.score.asked_precision or precision_in(score_table, bundle, config.score)

@@ -26,8 +26,9 @@ def make_job(
     table: Location,
     preparation: Preparation,
     max_seconds: float,
+    begun: float,
 ) -> ScoringJob:
-    """The job's identity."""
+    """The job's identity; `begun` is when its command did, by time.monotonic()."""
     scoring_id = make_scoring_id(bundle, scoring)
     provenance = {
         "model_digest": bundle.digest,
@@ -46,6 +47,7 @@ def make_job(
         max_seconds=max_seconds,
         table=table,
         provenance=provenance,
+        begun=begun,
     )
 
 

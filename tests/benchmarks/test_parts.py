@@ -64,3 +64,18 @@ def test_training(tmp_path: Path) -> None:
     part = run_part("training", tmp_path)
     assert all(0 < row["waits for input"] < 1 for row in part["rows"])
     assert all(0 < row["of the limit"] < 1 for row in part["rows"])
+
+
+@pytest.mark.parametrize("name", ["kernel", "layers", "accuracy", "lhs"])
+def test_parts_of_the_model_alone(name: str, tmp_path: Path) -> None:
+    """That they measure; their floors are for the paper's model."""
+    part = run_part(name, tmp_path)
+    ways = " ".join(str(row.get("way")) for row in part["rows"])
+    if name == "kernel":
+        assert "without overlap add, float32" in ways
+        assert "authors' way" in ways
+        assert {row["of limit"] > 0 for row in part["rows"] if "of limit" in row} == {True}
+    if name == "accuracy":
+        assert all(row["rank correlation"] > 0.9 for row in part["rows"] if row["score"] != "ess")
+    if name == "lhs":
+        assert [row["score"] for row in part["rows"]] == ["vae", "vae_reconst", "iwae", "iwae_reconst", "iwae_kl"]

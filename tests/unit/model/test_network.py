@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skinvae.model import network
 from skinvae.model.bounds import Draws
 from skinvae.model.draws import collect_draws
 from skinvae.model.network import FastNetwork, PlainNetwork, Tricks, rectangles
@@ -22,11 +23,17 @@ SWITCHES = [field.name for field in fields(Tricks) if field.type == "bool" and f
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
 
 
-def draws_of(network: FastNetwork | PlainNetwork, *, dtype: torch.dtype, decode_batch_size: int = 9) -> Draws:
+@pytest.fixture(autouse=True)
+def channels_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of tests are too small for overlap-add to pay."""
+    monkeypatch.setattr(network, "_OVERLAP_ADD_CHANNELS", 16)
+
+
+def draws_of(model: FastNetwork | PlainNetwork, *, dtype: torch.dtype, decode_batch_size: int = 9) -> Draws:
     eps_BKD = torch.from_numpy(draw_noise(IMAGES, seed=0, num_samples=5, num_latents=7))
     x_BCHW = to_unit_range(torch.from_numpy(IMAGES)).to(dtype)
     with torch.inference_mode():
-        return collect_draws(network, x_BCHW, eps_BKD, decode_batch_size=decode_batch_size)
+        return collect_draws(model, x_BCHW, eps_BKD, decode_batch_size=decode_batch_size)
 
 
 def model() -> VAE:
@@ -89,3 +96,10 @@ def test_rectangles_cover_every_draw_once_and_cut_every_image_alike(
     assert len({tuple(one) for one in cuts.values()}) == 1
     sizes = {images.stop - images.start for images, _ in rectangles(num_images, num_samples, at_most=at_most)}
     assert len(sizes) == 1
+
+
+def test_overlap_add_is_used_where_it_pays() -> None:
+    """Otherwise the tests above would compare nothing."""
+    fast = FastNetwork(model(), decoder_dtype=torch.float64, device=CPU, tricks=Tricks())
+    kinds = [type(next(iter(layer.children()))[0]).__name__ for layer in [*fast.layers.values()][-5:-1]]
+    assert kinds == ["LatentToGrid", "OverlapAdd", "OverlapAdd", "ConvTranspose2d"]

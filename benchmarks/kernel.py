@@ -1,0 +1,207 @@
+"""The scorer alone, pixels in memory: against the arithmetic limit, the authors' way, and without each of its tricks.
+
+The released code (QuindiTech/VAE_ISIC2018) takes one image at a time and encodes and decodes it 30 times, 15 for the
+VAE's scores and 15 for the IWAE's. Here that is written in our own words, and its scores must agree with ours.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.arithmetic import forward_flops
+from benchmarks.harness import Floor, Part, Scale, interleaved, medians, ratio
+from benchmarks.models import VARIANCE, scorer_of, settings_for
+from skinvae.model.draws import collect_draws
+from skinvae.model.network import PlainNetwork, Tricks
+from skinvae.model.noise import draw_noise
+from skinvae.model.precision import DTYPES, Precision, fastest_precision, lacks, matrix_precision
+from skinvae.model.scorer import ScoringSettings
+from skinvae.model.vae import VAE, to_unit_range
+
+NUM_SAMPLES = 15
+MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
+NUM_IMAGES = {"cpu": 16, "cuda": 2048}
+NUM_AUTHORS_IMAGES = 1
+AUTHORS_FLOOR = 2.0
+"""Half of it follows from encoding and drawing once, the rest from batches and layout."""
+H100_FLOORS = {"bfloat16": ("images/s", 22_000.0), "float32": ("of limit", 0.70)}
+
+AUTHORS, OURS = "the authors' way on one thread, float32", "skinvae on one thread, float32"
+
+Images = NDArray[np.uint8]
+
+
+def measure(scale: Scale) -> Part:
+    """One row a way and precision, on the GPU if there is one, else on the CPU with `scale.threads` threads."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(scale.threads)
+    settings = settings_for(scale)
+    torch.manual_seed(0)
+    model = VAE(settings).eval()
+    count = 4 if scale.small else NUM_IMAGES[device]
+    size = settings.image_size
+    images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    precisions = _precisions(torch.device(device))
+    ways: dict[str, Callable[[], float]] = {f"matrix {one}": _matrix(one, device) for one in precisions}
+    for precision in precisions:
+        for name, tricks in _variants(torch.device(device)).items():
+            scorer = scorer_of(model, ScoringSettings(precision=precision), device=device, tricks=tricks)
+            ways[f"{name}, {precision}"] = _rate(functools.partial(scorer.score, images), count)
+    ways["noise alone"] = _rate(functools.partial(_noise, images, settings.num_latents), count)
+    if device == "cpu":
+        # One thread each: waiting for a second one would be counted against the way that waits more.
+        few = images[:NUM_AUTHORS_IMAGES]
+        alone = scorer_of(model, ScoringSettings())
+        ways[AUTHORS] = _on_one_thread(_rate(lambda: authors_way(model, few), len(few)), scale)
+        ways[OURS] = _on_one_thread(_rate(functools.partial(alone.score, images), count), scale)
+        np.testing.assert_allclose(
+            authors_way(model, few), scorer_of(model, ScoringSettings()).score(few)["vae_reconst"], rtol=1e-5
+        )
+    measured = interleaved(ways, scale.rounds + 2 * (not scale.small), say=scale.say)
+    encode, decode = forward_flops(settings)
+    flops = encode + NUM_SAMPLES * decode
+    rows = _rows(medians(measured), flops)
+    notes = [
+        f"{flops / 1e9:.2f} GFLOP an image at k = {NUM_SAMPLES}; {settings.image_size} pixels a side, "
+        f"{settings.base_channels} channels, {settings.num_latents} latents; device {device}, "
+        f"{scale.threads} threads; {count} images a call.",
+        "The limit is the rate of a square matrix product in the same precision, measured in the same rounds. With "
+        "bfloat16 the encoder, 6 % of the arithmetic, is in float32 (tf32 on a GPU), which the limit leaves out.",
+    ]
+    return Part(
+        name="kernel",
+        title="The scorer alone",
+        rows=rows,
+        floors=_floors(rows, measured, device),
+        notes=notes,
+        bars=("way", "images/s"),
+    )
+
+
+def authors_way(model: VAE, images: Images) -> NDArray[np.float64]:
+    """vae_reconst of every image (exact mode), one image and one draw at a time, all done twice."""
+    network, scores = PlainNetwork(model), np.empty(len(images))
+    num_latents = model.settings.num_latents
+    with torch.inference_mode():
+        for number in range(len(images)):
+            image = images[number : number + 1]
+            x_BCHW = to_unit_range(torch.from_numpy(image)).contiguous()
+            noise = draw_noise(image, seed=0, num_samples=NUM_SAMPLES, num_latents=num_latents)
+            eps_KD = torch.from_numpy(noise)[0]
+            for _ in ("vae", "iwae"):
+                nats = []
+                for eps_D in eps_KD:
+                    draws = collect_draws(network, x_BCHW, eps_D[None, None], decode_batch_size=1)
+                    nats.append(float(draws.sq_err_BK) / (2 * VARIANCE))
+                scores[number] = np.mean(nats)
+    constant = 0.5 * model.settings.num_pixels * np.log(2 * np.pi * VARIANCE)
+    return scores + constant
+
+
+def _precisions(device: torch.device) -> list[Precision]:
+    """Those that the device computes natively, but float64."""
+    if device.type == "cpu":
+        return ["float32"] if fastest_precision(device) == "float32" else ["bfloat16", "float32"]
+    return [one for one in DTYPES if one != "float64" and lacks(device, one) is None]
+
+
+def _variants(device: torch.device) -> dict[str, Tricks | None]:
+    """As scored, without each trick, with each one more, and the model as it is written."""
+    usual = Tricks.for_device(device)
+    switches = [one.name for one in fields(Tricks) if one.type == "bool" and one.name != "cuda_graph"]
+    variants: dict[str, Tricks | None] = {"skinvae": usual}
+    for name in switches:
+        words = name.replace("_", " ")
+        does = getattr(usual, name)
+        variants[f"{'without' if does else 'with'} {words}"] = replace(usual, **{name: not does})
+    if device.type == "cuda":
+        variants["with cuda graph"] = replace(usual, cuda_graph=True)
+        variants["with fused squared error"] = replace(usual, squared_error="triton")
+        variants["with both"] = replace(usual, cuda_graph=True, squared_error="triton")
+    variants["no trick at all"] = Tricks(**dict.fromkeys(switches, False))
+    return variants
+
+
+def _matrix(precision: Precision, device: str) -> Callable[[], float]:
+    """FLOP/s of a product of square matrices."""
+    side = MATRIX_SIDE[device]
+    left, right = (torch.randn(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
+
+    def work() -> Any:
+        with torch.inference_mode(), matrix_precision(precision):
+            for _ in range(4):
+                product = left @ right
+            return float(product[0, 0])
+
+    return _rate(work, 4 * 2 * side**3)
+
+
+def _rate(work: Callable[[], Any], amount: int) -> Callable[[], float]:
+    """`amount` over the seconds of `work`, after a first time that is not counted."""
+    is_warm = False
+
+    def timed() -> float:
+        nonlocal is_warm
+        if not is_warm:
+            work()
+            is_warm = True
+        started = time.perf_counter()
+        work()
+        return amount / (time.perf_counter() - started)
+
+    return timed
+
+
+def _on_one_thread(timed: Callable[[], float], scale: Scale) -> Callable[[], float]:
+    def run() -> float:
+        torch.set_num_threads(1)
+        try:
+            return timed()
+        finally:
+            torch.set_num_threads(scale.threads)
+
+    return run
+
+
+def _noise(images: Images, num_latents: int) -> NDArray[np.float32]:
+    return draw_noise(images, seed=0, num_samples=NUM_SAMPLES, num_latents=num_latents)
+
+
+def _rows(rates: dict[str, float], flops: float) -> list[dict[str, Any]]:
+    rows = []
+    for name, rate in rates.items():
+        if name.startswith("matrix "):
+            continue
+        _, _, precision = name.partition(", ")
+        row: dict[str, Any] = {"way": name, "images/s": rate}
+        if precision:
+            limit = rates[f"matrix {precision}"] / flops
+            row |= {
+                "limit, images/s": limit,
+                "of limit": rate / limit,
+                "to skinvae": rate / rates[f"skinvae, {precision}"],
+            }
+        rows.append(row)
+    return rows
+
+
+def _floors(rows: list[dict[str, Any]], measured: dict[str, list[float]], device: str) -> list[Floor]:
+    if device == "cpu":
+        against = ratio(measured, OURS, AUTHORS)
+        return [Floor("the scorer in float32 against the authors' way", against, at_least=AUTHORS_FLOOR)]
+    if "H100" not in torch.cuda.get_device_name():
+        return []
+    by_way = {row["way"]: row for row in rows}
+    floors = []
+    for precision, (column, least) in H100_FLOORS.items():
+        what = f"the scorer's {column} in {precision} on an H100"
+        floors.append(Floor(what, by_way[f"skinvae, {precision}"][column], at_least=least))
+    return floors
