@@ -23,13 +23,13 @@ from benchmarks.images import named_jpegs, zip_of
 from benchmarks.models import PAPER, TINY, small_model
 from benchmarks.processes import Usage, run_command
 from benchmarks.ways.task import Task, read_marks, read_scores
-from skinvae.model.scorer import ScoringSettings
 from skinvae.model.vae import ModelSettings
 from skinvae.records import SCORES
 from tests.s3_server import run_s3_server
 
 SKINVAE, DEFAULT = "skinvae", "skinvae at its default precision"
 AUTHORS, LOOP, DOCUMENTATION = "authors' way", "DataLoader loop", "Ray Data documentation's way"
+LOOP_OURS = "DataLoader loop with skinvae's scorer"
 DAFT, NATIVE = "Daft", "Daft, its own decoding"
 KERNEL, DECODE = "limit: kernel alone", "limit: decoding alone"
 
@@ -37,6 +37,7 @@ MODULES = {
     SKINVAE: "product",
     DEFAULT: "product_default",
     LOOP: "loop",
+    LOOP_OURS: "loop_product_scorer",
     DAFT: "dataframe",
     NATIVE: "dataframe_native",
     DOCUMENTATION: "documentation",
@@ -44,7 +45,7 @@ MODULES = {
     KERNEL: "kernel_alone",
     DECODE: "decode_alone",
 }
-SAME_SCORES = {LOOP, DAFT, DOCUMENTATION, AUTHORS}
+SAME_SCORES = {LOOP, LOOP_OURS, DAFT, DOCUMENTATION, AUTHORS}
 """Ways that score the same pixels with the same draws in float32."""
 
 RTOL = 1e-5
@@ -78,8 +79,8 @@ def setups(scale: Scale) -> list[Setup]:
     if scale.small:
         return [Setup("tiny model", TINY, num_images=96, num_images_of_authors=4)]
     return [
-        Setup("paper's model", PAPER, num_images=192, num_images_of_authors=12),
-        Setup("64 px model", small_model(), num_images=1371, num_images_of_authors=64),
+        Setup("paper's model", PAPER, num_images=192, num_images_of_authors=4),
+        Setup("64 px model", small_model(), num_images=1371, num_images_of_authors=32),
     ]
 
 
@@ -108,6 +109,9 @@ def measure(scale: Scale) -> Part:
 NOTES = (
     "images/s is the rate from the first scored batch to the last; wall seconds are of the whole process, with start "
     "and end; the S3 server runs on the same cores.",
+    "Beside skinvae, ways run the plain module in batches of 32, but for the DataLoader loop with skinvae's scorer, "
+    "which tells pipeline from arithmetic. Floors are float32 against float32; the documentation's way, which is "
+    "float32 by design, meets skinvae as it comes.",
     "All ways load the same bundle, score the same pixels with the same draws in float32 at the same number of "
     "threads, and write Parquet to the same server; skinvae reads the zip and writes a Delta table that resumes.",
     "Decoding is skinvae's in the authors' way, the DataLoader loop and Daft; the documentation's way decodes with "
@@ -150,9 +154,7 @@ def _measure_setup(
 
 def _ways_at_hand() -> list[str]:
     has_daft = importlib.util.find_spec("daft") is not None
-    has_choice = ScoringSettings().precision != "float32"
-    absent = {*(() if has_daft else (DAFT, NATIVE)), *(() if has_choice else (DEFAULT,))}
-    return [name for name in MODULES if name not in absent]
+    return [name for name in MODULES if has_daft or name not in (DAFT, NATIVE)]
 
 
 def _prepare(setup: Setup, scale: Scale, fs: s3fs.S3FileSystem) -> tuple[Task, str]:
@@ -238,11 +240,11 @@ def _rows(setup: Setup, runs: Mapping[str, Sequence[Run]], rates: Mapping[str, l
 
 
 def _floors(setup: Setup, rates: Mapping[str, list[float]]) -> list[Floor]:
-    def against(name: str, at_least: float) -> list[Floor]:
+    def against(name: str, at_least: float, *, ours: str = SKINVAE) -> list[Floor]:
         if name not in rates:
             return []
-        what = f"{setup.name}: skinvae's images/s relative to {name}"
-        return [Floor(what, ratio(rates, SKINVAE, name), at_least=at_least)]
+        what = f"{setup.name}: images/s of {ours} relative to {name}"
+        return [Floor(what, ratio(rates, ours, name), at_least=at_least)]
 
     of_limit = statistics.median(
         ours / min(kernel, decode)
@@ -254,5 +256,5 @@ def _floors(setup: Setup, rates: Mapping[str, list[float]]) -> list[Floor]:
         *against(DAFT, AT_LEAST_OF_DAFT),
         *against(NATIVE, AT_LEAST_OF_DAFT),
         *against(LOOP, AT_LEAST_OF_LOOP),
-        *against(DOCUMENTATION, AT_LEAST_OF_DOCUMENTATION),
+        *against(DOCUMENTATION, AT_LEAST_OF_DOCUMENTATION, ours=DEFAULT),
     ]

@@ -10,6 +10,7 @@ import numpy as np
 from daft import DataType, Series, col
 from daft.functions import download
 
+from benchmarks.ways.plain import PlainModel
 from benchmarks.ways.task import Task, image_id, pixels_of
 from skinvae.records import SCORES
 
@@ -36,15 +37,15 @@ def decoder(size: int) -> Any:
 
 @daft.cls(max_concurrency=1)
 class Model:
-    """The product's scorer, built once in the process that runs it."""
+    """The plain module, built once in the process that runs it."""
 
     def __init__(self, task: Task) -> None:
-        self._scorer = task.scorer()
+        self._model = PlainModel(task)
 
     @daft.method.batch(return_dtype=SCORE_TYPE, unnest=True, batch_size=BATCH_SIZE)
     def score(self, pixels: Series) -> list[dict[str, float]]:
         stacked = np.stack([np.asarray(one) for one in pixels.to_pylist()]).astype(np.uint8, copy=False)
-        columns = self._scorer.score(stacked)
+        columns = self._model.score(stacked)
         return [{name: float(columns[name][row]) for name in SCORES} for row in range(len(stacked))]
 
 

@@ -11,12 +11,9 @@ import ray
 import ray.data
 import torch
 
-from benchmarks.ways.task import Task, image_id, mark
-from skinvae.model.bounds import Draws, scores_from_draws
-from skinvae.model.noise import draw_noise
-from skinvae.model.objective import kl_divergence
+from benchmarks.ways.plain import PlainModel
+from benchmarks.ways.task import Task, image_id
 from skinvae.model.vae import to_uint8, to_unit_range
-from skinvae.records import SCORES
 
 Row = dict[str, Any]
 
@@ -30,44 +27,15 @@ def transform(row: Row, *, size: int) -> Row:
 
 
 class Model:
-    """The plain module in eval mode: encodes a batch once, decodes it once a draw."""
+    """The plain module, built once in the actor."""
 
     def __init__(self, task: Task) -> None:
-        torch.set_num_threads(task.threads)
-        bundle = task.read_bundle()
-        self._task = task
-        self._model = bundle.build_model().to(task.device).eval()
-        self._variance = bundle.config.beta
+        self._model = PlainModel(task)
 
-    @torch.inference_mode()
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        scoring = self._task.scoring
-        x_BCHW = torch.from_numpy(np.array(batch["x"])).to(self._task.device)
-        mu_BD, logvar_BD = self._model.encode(x_BCHW)
-        eps_BKD = torch.from_numpy(
-            draw_noise(
-                to_uint8(x_BCHW).cpu().numpy(),
-                seed=scoring.seed,
-                num_samples=scoring.num_samples,
-                num_latents=mu_BD.shape[1],
-            )
-        ).to(self._task.device)
-        z_BKD = mu_BD[:, None] + (0.5 * logvar_BD)[:, None].exp() * eps_BKD
-        sq_errs = [
-            (self._model.decode(z_BD) - x_BCHW).square().sum(3).flatten(1).sum(1, dtype=torch.float64)
-            for z_BD in z_BKD.unbind(1)
-        ]
-        mu_BD, logvar_BD, z_BKD, eps_BKD = (t.double() for t in (mu_BD, logvar_BD, z_BKD, eps_BKD))
-        draws = Draws(
-            sq_err_BK=torch.stack(sq_errs, dim=1),
-            norm_gap_BK=z_BKD.square().sum(2) - eps_BKD.square().sum(2),
-            sum_logvar_B=logvar_BD.sum(1),
-            kl_B=kl_divergence(mu_BD, logvar_BD),
-            num_pixels=x_BCHW[0].numel(),
-        )
-        scores = scores_from_draws(draws, variance=self._variance, mode=scoring.mode)
-        mark(self._task.marks, len(x_BCHW))
-        return {"image_id": batch["image_id"], **{name: getattr(scores, name).cpu().numpy() for name in SCORES}}
+        x_BCHW = torch.from_numpy(np.array(batch["x"]))
+        columns = self._model.score(to_uint8(x_BCHW).numpy())
+        return {"image_id": batch["image_id"], **columns}
 
 
 def run(task: Task) -> None:

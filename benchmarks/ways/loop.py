@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import zipfile
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.ways.plain import PlainModel
 from benchmarks.ways.task import Task, filesystem, image_id, pixels_of, write_scores
+from skinvae.pipelines.image_scorer import Columns
 from skinvae.records import SCORES
 
 Item = tuple[str, NDArray[np.uint8]]
+
+
+class Scorer(Protocol):
+    """Pixels -> scores."""
+
+    def score(self, images_BHWC: NDArray[np.uint8]) -> Columns: ...
 
 
 class ZippedImages(Dataset[Item]):
@@ -41,11 +50,20 @@ def collate(items: list[Item]) -> tuple[list[str], NDArray[np.uint8]]:
 
 
 def run(task: Task) -> None:
+    score_all(task, PlainModel(task))
+
+
+def score_all(task: Task, scorer: Scorer) -> None:
     """As many workers as cores; scores in one file at the end."""
-    scorer = task.scorer()
     size = task.read_bundle().config.model.image_size
     images = ZippedImages(task.archive, size=size, max_images=task.max_images)
-    loader = DataLoader(images, batch_size=task.batch_size, num_workers=task.threads, collate_fn=collate)
+    loader = DataLoader(
+        images,
+        batch_size=task.batch_size,
+        num_workers=task.threads,
+        collate_fn=collate,
+        multiprocessing_context="forkserver",  # a fork has s3fs's locks, and not the thread that would open them
+    )
     names: list[str] = []
     pieces = []
     for some, pixels in loader:

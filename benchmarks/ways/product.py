@@ -11,8 +11,7 @@ from skinvae.pipelines.score import score
 
 def run(task: Task, *, precision: str | None = "float32") -> None:
     """With the default settings, but for the precision that all ways have."""
-    assignments = [f"score.batch_size={task.batch_size}", f"score.decode_batch_size={task.decode_batch_size}"]
-    assignments += [f"score.num_actors={task.num_actors}"]
+    assignments = [f"score.num_actors={task.num_actors}"]
     assignments += [f"score.precision={precision}"] if precision else []
     score(
         [task.archive],

@@ -41,7 +41,7 @@ class Task:
     threads: int
     device: str = "cpu"
     batch_size: int = 32
-    decode_batch_size: int = 64
+    """Of the ways that are not skinvae."""
     num_actors: int = 0
     """Of skinvae; 0 leaves it to skinvae."""
     max_images: int | None = None
@@ -68,7 +68,7 @@ class Task:
         import torch
 
         torch.set_num_threads(self.threads)
-        placement = Placement(self.device, self.threads, self.batch_size, self.decode_batch_size)
+        placement = Placement(self.device, self.threads, batch_size=0, decode_batch_size=0)
         return MarkedScorer(make_vae_scorer(self.read_bundle(), self.scoring, placement), self.marks)
 
 
