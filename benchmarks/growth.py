@@ -21,7 +21,7 @@ from skinvae.model.vae import ModelSettings
 from tests.s3_server import run_s3_server
 
 BASE = 500
-ROUNDS = {1: 5, 10: 3, 100: 1}
+ROUNDS = {1: 3, 10: 2, 100: 1}
 """Times the base -> repetitions: what is short has the most noise."""
 SMALL_BASE, SMALL_ROUNDS = 64, {1: 1, 4: 1}
 

@@ -68,7 +68,7 @@ def measure(scale: Scale) -> Part:
     measured = interleaved(ways, scale.rounds + 2 * (not scale.small), say=scale.say)
     encode, decode = forward_flops(settings)
     flops = encode, NUM_SAMPLES * decode
-    rows = _rows(medians(measured), flops)
+    rows = _rows(measured, flops)
     notes = [
         f"{sum(flops) / 1e9:.2f} GFLOP an image at k = {NUM_SAMPLES}; {settings.image_size} pixels a side, "
         f"{settings.base_channels} channels, {settings.num_latents} latents; device {device}, "
@@ -175,8 +175,8 @@ def _noise(images: Images, num_latents: int) -> NDArray[np.float32]:
     return draw_noise(images, seed=0, num_samples=NUM_SAMPLES, num_latents=num_latents)
 
 
-def _rows(rates: dict[str, float], flops: tuple[float, float]) -> list[dict[str, Any]]:
-    rows = []
+def _rows(measured: dict[str, list[float]], flops: tuple[float, float]) -> list[dict[str, Any]]:
+    rates, rows = medians(measured), []
     for name, rate in rates.items():
         if name.startswith("matrix "):
             continue

@@ -77,7 +77,9 @@ def _measure_setup(setup: Setup, scale: Scale, *, flops: float) -> list[dict[str
         return float((history["num_images"] / history["seconds"]).median())
 
     ways: dict[str, Callable[[], float | None]] = {str(count): functools.partial(way, count) for count in (1, 2)}
-    rates = medians(interleaved(ways, scale.rounds, say=lambda words: scale.say(f"{setup.name}, {words} worker(s)")))
+    rates = medians(
+        interleaved(ways, min(2, scale.rounds), say=lambda words: scale.say(f"{setup.name}, {words} worker(s)"))
+    )
     limit = flops / (PASSES * sum(forward_flops(setup.model)))
     waits = medians(shares)
     return [

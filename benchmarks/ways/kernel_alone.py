@@ -14,5 +14,5 @@ def run(task: Task) -> None:
     size = task.read_bundle().config.model.image_size
     with zipfile.ZipFile(filesystem().open(task.archive)) as archive:
         pixels = np.stack([pixels_of(archive.read(name), size=size) for name in archive.namelist()])
-    for start in range(0, len(pixels), task.batch_size):
-        scorer.score(pixels[start : start + task.batch_size])
+    for start in range(0, len(pixels), scorer.batch_size):
+        scorer.score(pixels[start : start + scorer.batch_size])

@@ -111,6 +111,17 @@ def read_marks(path: str) -> list[tuple[float, int]]:
     return sorted((float(when), int(count)) for when, count in words)
 
 
+def marks_of_job(path: str, num_images: int) -> list[tuple[float, int]]:
+    """The last marks, which make up `num_images`: before them, a job may have measured its scorer's speed."""
+    marks = read_marks(path)
+    found: list[tuple[float, int]] = []
+    while sum(count for _, count in found) < num_images and marks:
+        found.insert(0, marks.pop())
+    scored = sum(count for _, count in found)
+    assert scored == num_images, f"marks of {scored} images, and {num_images} were scored"
+    return found
+
+
 def pixels_of(data: bytes, *, size: int) -> NDArray[np.uint8]:
     """The product's decoding, so that all ways score the same pixels (size, size, 3)."""
     pixels = decode(data, size=size, settings=DecodeSettings()).pixels

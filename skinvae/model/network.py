@@ -99,7 +99,10 @@ class Tricks:
 
     @staticmethod
     def for_device(device: torch.device) -> Tricks:
-        """Those that were measured to pay on such a device (docs/performance.md), or cannot cost anything there."""
+        """Those that were measured to pay on such a device (docs/performance.md).
+
+        What only a GPU can show waits for one, and is left out until then: `benchmarks/gpu.sh` measures it.
+        """
         on_cpu = device.type == "cpu"
         return Tricks(overlap_add=on_cpu, cached_draws=on_cpu)
 
@@ -112,7 +115,7 @@ _CACHE_BYTES = 16 << 20
 
 
 class FastNetwork:
-    """A VAE's weights, frozen, on one device; all products are summed in float32 at least.
+    """A VAE's weights, frozen, on one device.
 
     The decoder, 94 % of the arithmetic, is in `decoder_dtype`. The encoder is in float32 at least: in bfloat16 it alone
     took the ranks of vae_kl below a correlation of 0.9999 with float64's.

@@ -54,8 +54,8 @@ def latin_hypercube(*, seed: int, num_samples: int, num_latents: int) -> NDArray
     generator = _generator(seed, 0, 0)
     strata_KD = np.argsort(generator.random((num_samples, num_latents)), axis=0)
     uniform_KD = (strata_KD + generator.random((num_samples, num_latents))) / num_samples
-    # 0 has no quantile: the middle of the lowest float64 cell is near enough.
-    eps_KD: NDArray[np.float32] = ndtri(np.maximum(uniform_KD, 2.0**-54)).astype(np.float32)
+    # Neither 0 nor 1, to which the last draw may round, has a quantile.
+    eps_KD: NDArray[np.float32] = ndtri(np.clip(uniform_KD, 2.0**-54, 1 - 2.0**-53)).astype(np.float32)
     return eps_KD
 
 

@@ -10,7 +10,7 @@ import torch
 
 Precision = Literal["bfloat16", "tf32", "float32", "float64"]
 """tf32 = float32 whose products have 10 bits of mantissa, on GPUs only. bfloat16 is the decoder's alone: the encoder is
-then in float32, on GPUs in tf32. Sums are never narrower than float32."""
+then in float32, on GPUs in tf32. Convolutions and matrix products sum in float32 at least, whatever they multiply."""
 
 DTYPES: dict[Precision, torch.dtype] = {
     "bfloat16": torch.bfloat16,
@@ -24,9 +24,9 @@ _FIRST_WITH_TF32 = (8, 0)
 
 
 def fastest_precision(device: torch.device) -> Precision:
-    """bfloat16 where the device multiplies matrices in it natively, else float32.
+    """bfloat16 where the device has matrix units for it, else float32.
 
-    On CPUs that is a matter of AMX tiles: those that emulate bfloat16 are a hundred times slower at it.
+    On CPUs these are AMX tiles: those without AVX512-BF16 are a hundred times slower in bfloat16 than in float32.
     """
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= _FIRST_WITH_TF32 else "float32"
@@ -36,10 +36,18 @@ def fastest_precision(device: torch.device) -> Precision:
 def lacks(device: torch.device, precision: Precision) -> str | None:
     """Why the device cannot score in this precision; None where it can."""
     if precision == "tf32" and device.type != "cuda":
-        return "score.precision = tf32 is a format of GPUs: use float32 or bfloat16 on a CPU"
+        return (
+            "tf32, which was asked for or which the table was begun in, is a format of GPUs: add some to the cluster, "
+            "or set score.precision to float32, which makes a scoring of its own"
+        )
     if precision == "tf32" and torch.cuda.get_device_capability(device) < _FIRST_WITH_TF32:
         return f"the GPU '{torch.cuda.get_device_name(device)}' has no TF32: use score.precision = float32"
     return None
+
+
+def emulates(device: torch.device, precision: Precision) -> bool:
+    """The device computes in this precision, but without units for it: ten to a hundred times slower."""
+    return precision == "bfloat16" and fastest_precision(device) != "bfloat16"
 
 
 @contextlib.contextmanager

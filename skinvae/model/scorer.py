@@ -61,7 +61,7 @@ Fetch = Callable[[], NDArray[np.float64]]
 
 
 class Scorer:
-    """Scores images with one model on one device; its results do not depend on the batch sizes.
+    """Scores images with one model on one device; its results depend on the batch sizes in the last digits alone.
 
     Where the device's memory is too small for a batch, it goes on with smaller ones, for as long as it lives. The
     model is the scorer's from then on: it may be moved and converted.
@@ -89,9 +89,7 @@ class Scorer:
         self._model = model.eval()
         self._network = _network(model, settings.precision, self._device, tricks)
         self._input_dtype = torch.promote_types(DTYPES[settings.precision], torch.float32)
-        self._compute: Callable[[Tensor, Tensor], Tensor] = self._scores
-        if tricks is not None and tricks.cuda_graph:
-            self._compute = Graphed(self._scores)
+        self._graphed = Graphed() if tricks is not None and tricks.cuda_graph else None
         self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1)) if self._device.type == "cuda" else None
         self._hypercube_KD: Tensor | None = None
         if settings.noise == "lhs":
@@ -154,6 +152,9 @@ class Scorer:
 
     def _halve(self) -> bool:
         """Decode fewer draws at once, then encode fewer images: decoding takes the most memory."""
+        if self._graphed is not None:
+            self._graphed.forget()
+        self._decode_batch_size = min(self._decode_batch_size, self._step * self._settings.num_samples)
         if self._decode_batch_size > 1:
             self._decode_batch_size //= 2
         elif self._step > 1:
@@ -165,12 +166,13 @@ class Scorer:
     def _launch(self, images_BHWC: NDArray[np.uint8], *, padded_size: int) -> Fetch:
         """Begin to score a batch; what is returned waits for the scores, (len(NAMES), B)."""
         num_images = len(images_BHWC)
-        # One shape for every batch: on GPUs kernels are tuned once; on CPUs other shapes may have other kernels, which
-        # differ in the last digits (3e-9 at 64 pixels, 32 channels), so that a score would depend on its neighbours.
+        # One shape for every batch: other shapes may have other kernels, which differ in the last digits (3e-9 at 64
+        # pixels, 32 channels, in float32), so that a score would depend on its neighbours.
         padded_BHWC = _pad(images_BHWC, size=padded_size)
         eps_BKD = self._noise(images_BHWC, padded_size=padded_size)
         with torch.inference_mode(), matrix_precision(self._settings.precision):
-            scores_NB = self._compute(self._on_device(torch.from_numpy(padded_BHWC)), self._on_device(eps_BKD))
+            inputs = self._on_device(torch.from_numpy(padded_BHWC)), self._on_device(eps_BKD)
+            scores_NB = self._graphed(self._scores, *inputs) if self._graphed is not None else self._scores(*inputs)
             if self._device.type == "cpu":
                 return scores_NB[:, :num_images].numpy
             on_host_NB = torch.empty(scores_NB.shape, dtype=scores_NB.dtype, pin_memory=True)
@@ -204,7 +206,7 @@ class Scorer:
 
     def _on_device(self, rows: Tensor) -> Tensor:
         """Copied, on a GPU from pinned memory while the caller goes on."""
-        if self._device.type == "cpu" or rows.device == self._device:
+        if rows.device.type == self._device.type:
             return rows
         return rows.pin_memory().to(self._device, non_blocking=True)
 

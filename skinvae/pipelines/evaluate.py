@@ -26,7 +26,7 @@ from skinvae.storage.score_table import ScoreTable
 
 Protocol = Literal["all", "paper"]
 
-_COLUMNS = ("image_id", "status", "model_id", *SCORES)
+_COLUMNS = ("image_id", "status", "model_id", "precision", *SCORES)
 
 
 def evaluate(

@@ -72,21 +72,21 @@ def score(
     asked = config.score.asked_precision or precision_in(score_table, bundle, config.score)
     if dry_run:
         # Without rows yet: this machine's stands for the cluster's.
-        return summarise(job_in(asked or fastest_precision(torch.device("cpu"))), opened, score_table)
+        has_gpu = config.ray.device != "cpu" and torch.cuda.is_available()
+        here = torch.device("cuda" if has_gpu else "cpu")
+        return summarise(job_in(asked or fastest_precision(here)), opened, score_table)
     assert score_table is not None
     with contextlib.ExitStack() as session:
-        if asked in (None, "tf32"):
+        if asked is None or (asked in ("tf32", "bfloat16") and _num_left(job_in(asked), opened, score_table) != 0):
             session.enter_context(at_work(config.ray))
             asked = precision_of_actors(asked, _resources(config))
         job = job_in(asked)
         _copy_model_files(job)
-        slice_size = config.score.slice_size
-        if not slice_size:
-            left = summarise(job, opened, score_table)
-            num_left = None if left.num_stream_bytes else left.num_members - left.num_already_done
-            if num_left != 0:
-                session.enter_context(at_work(config.ray))
-            slice_size = _slice_size(job, num_left, config=config, make_scorer=make_scorer)
+        slice_size = config.score.slice_size or UNMEASURED_SLICE_SIZE
+        num_left = _num_left(job, opened, score_table)
+        if not config.score.slice_size and num_left != 0:
+            session.enter_context(at_work(config.ray))
+            slice_size = _measured_slice_size(job, num_left, config=config, make_scorer=make_scorer)
         complete_table = functools.partial(_complete, config=config, slice_size=slice_size, make_scorer=make_scorer)
         summary = complete_table(job, opened, score_table)
         if retry_statuses:
@@ -103,13 +103,21 @@ def score(
     return summary
 
 
-def _slice_size(job: ScoringJob, num_left: int | None, *, config: Config, make_scorer: MakeScorer) -> int:
-    """For so many images, None for an unknown number."""
-    if num_left == 0:
-        return UNMEASURED_SLICE_SIZE
+def _num_left(job: ScoringJob, opened: Sequence[OpenedArchive], table: ScoreTable) -> int | None:
+    """Members that the table does not cover; None where a stream does not tell."""
+    summary = summarise(job, opened, table)
+    return None if summary.num_stream_bytes else summary.num_members - summary.num_already_done
+
+
+def _measured_slice_size(job: ScoringJob, num_left: int | None, *, config: Config, make_scorer: MakeScorer) -> int:
     resources = _resources(config)
-    recipe = _recipe(job, resources, config=config, make_scorer=make_scorer)
-    return measured_slice_size(recipe, resources, image_size=job.image_size, num_members=num_left)
+    return measured_slice_size(
+        _recipe(job, resources, config=config, make_scorer=make_scorer),
+        resources,
+        image_size=job.image_size,
+        num_members=num_left,
+        max_seconds=config.score.max_seconds,
+    )
 
 
 def _resources(config: Config) -> Resources:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 
 from skinvae.config import ScoreSettings
 from skinvae.errors import UsageError
@@ -68,15 +69,15 @@ def preparation_for(bundle: ModelBundle, images: DecodeSettings) -> Preparation:
 
 
 def precision_in(table: ScoreTable | None, bundle: ModelBundle, settings: ScoreSettings) -> Precision | None:
-    """That of the rows that the table holds of this model and these draws; None if there are none.
+    """That of most rows that the table holds of this model and these draws; None if there are none.
 
     A job that goes on elsewhere, on other hardware, goes on in the precision it began in.
     """
-    in_table = [] if table is None else table.scoring_ids()
-    for precision in DTYPES:
-        if make_scoring_id(bundle, settings.scoring(precision)) in in_table:
-            return precision
-    return None
+    rows: Counter[str] = Counter()
+    for one in [] if table is None else table.live_slices():
+        rows[one.scoring_id] += one.stop - one.start
+    by_rows = {rows[make_scoring_id(bundle, settings.scoring(one))]: one for one in DTYPES}
+    return by_rows[max(by_rows)] if max(by_rows) else None
 
 
 def make_scoring_id(bundle: ModelBundle, scoring: ScoringSettings) -> str:

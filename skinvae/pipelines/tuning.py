@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
-from skinvae.errors import UsageError
-from skinvae.model.precision import Precision, fastest_precision, lacks
-from skinvae.pipelines.image_scorer import ScorerRecipe
+from skinvae.errors import JobError, UsageError
+from skinvae.model.precision import Precision, emulates, fastest_precision, lacks
+from skinvae.pipelines.deadline import arm_deadlines, deadline
+from skinvae.pipelines.image_scorer import ScorerRecipe, fatal_errors_end_the_process
 from skinvae.pipelines.progress import say
 from skinvae.pipelines.runtime import Resources
 
@@ -35,64 +37,98 @@ UNMEASURED_SLICE_SIZE = 256
 
 _MEASURED_SECONDS = 1.0
 
+_ROOM_SECONDS = 300.0
+"""That a machine may take to have room and to answer."""
+
+_MANY = 10
+"""images/s below which digits behind the point matter."""
+
 
 def precision_of_actors(asked: Precision | None, resources: Resources) -> Precision:
-    """What was asked for, if the machines of the actors are able to; None asks for what they are fastest at.
+    """What was asked for, or what the table was begun in, if the machines of the actors are able to; None asks for what
+    they are fastest at.
 
-    Raises UsageError.
+    Raises UsageError where they are not able to, JobError where none of them has room.
     """
-    task = _task(_settle_precision, resources)
-    precision, lack = ray.get(task.remote(asked, resources.device))
+    asking = _task(_settle_precision, resources).remote(asked, resources.device)
+    try:
+        settled = ray.get(asking, timeout=_ROOM_SECONDS)
+    except ray.exceptions.GetTimeoutError as error:
+        ray.cancel(asking, force=True)
+        raise JobError(
+            f"within {_ROOM_SECONDS / 60:.0f} minutes no machine of the cluster had room for {resources}: see what "
+            "else runs there, then run the same command again"
+        ) from error
+    precision, lack, is_slow = settled
     if lack is not None:
         raise UsageError(lack)
+    if is_slow:
+        say(
+            f"note: scoring goes on in {precision}, for which these machines have no units: it will be slow; "
+            "score.precision=float32 makes a scoring of its own"
+        )
     chosen: Precision = precision
     return chosen
 
 
-def measured_slice_size(recipe: ScorerRecipe, resources: Resources, *, image_size: int, num_members: int | None) -> int:
+def measured_slice_size(
+    recipe: ScorerRecipe, resources: Resources, *, image_size: int, num_members: int | None, max_seconds: float
+) -> int:
     """A slice size by the speed of one actor; `num_members` are still to be scored, None if that is not known."""
     if num_members is not None and num_members <= NOT_WORTH_MEASURING:
         return max(MIN_SLICE_SIZE, -(-num_members // (SLICES_PER_ACTOR * resources.num_actors)))
+    measuring = _task(_measure_speed, resources).remote(recipe, image_size, max_seconds)
     try:
-        rate, batch_size = ray.get(_task(_measure_speed, resources).remote(recipe, image_size))
+        rate, batch_size = ray.get(measuring, timeout=_ROOM_SECONDS)
     except RayTaskError:
         raise
     except RayError:
-        # What ended the process will end an actor's too, which knows what to do about it.
+        # What ended the process, or kept it, will do so with an actor's, which knows what to do about it.
+        ray.cancel(measuring, force=True)
         return UNMEASURED_SLICE_SIZE
     size = choose_slice_size(rate, batch_size=batch_size, num_members=num_members, num_actors=resources.num_actors)
-    say(f"an actor scores {rate:,.0f} images/s in {recipe.scoring.precision}: slices of {size:,} images")
+    speed = f"{rate:,.0f}" if rate >= _MANY else f"{rate:.2g}"
+    say(f"an actor scores {speed} images/s in {recipe.scoring.precision}: slices of {size:,} images")
     return size
 
 
 def choose_slice_size(rate: float, *, batch_size: int, num_members: int | None, num_actors: int) -> int:
-    """As many images as one actor scores in SLICE_SECONDS at `rate` images/s, in whole batches."""
-    most: float = MAX_SLICE_SIZE
+    """As many images as one actor scores in SLICE_SECONDS at `rate` images/s, in whole batches if there are enough."""
+    size = max(batch_size, int(rate * SLICE_SECONDS // batch_size) * batch_size)
     if num_members is not None:
-        most = min(most, num_members / (SLICES_PER_ACTOR * num_actors))
-    images = min(rate * SLICE_SECONDS, most)
-    return min(MAX_SLICE_SIZE, max(MIN_SLICE_SIZE, batch_size, int(images // batch_size) * batch_size))
+        fair = num_members // (SLICES_PER_ACTOR * num_actors)
+        size = min(size, fair // batch_size * batch_size or fair)
+    return min(MAX_SLICE_SIZE, max(MIN_SLICE_SIZE, size))
 
 
 def _task(function: Any, resources: Resources) -> Any:
-    """Run where an actor would run."""
-    remote: Any = ray.remote(max_retries=1)(function)
-    return remote.options(num_cpus=resources.cpus_per_actor, num_gpus=resources.gpus_per_actor)
+    """Run where an actor would run, in a process that ends with it if it holds a GPU's memory."""
+    return ray.remote(max_retries=1, num_cpus=resources.cpus_per_actor, num_gpus=resources.gpus_per_actor)(function)
 
 
-def _settle_precision(asked: Precision | None, device_name: str) -> tuple[Precision, str | None]:
+def _settle_precision(asked: Precision | None, device_name: str) -> tuple[Precision, str | None, bool]:
     device = torch.device(device_name)
     precision = asked or fastest_precision(device)
-    return precision, lacks(device, precision)
+    return precision, lacks(device, precision), emulates(device, precision)
 
 
-def _measure_speed(recipe: ScorerRecipe, image_size: int) -> tuple[float, int]:
-    scorer = recipe.build(recipe.read_bundle())
-    size = scorer.batch_size
-    images = np.random.default_rng(0).integers(0, 256, (size, image_size, image_size, 3), dtype=np.uint8)
-    scorer.score(images)  # the first call is slower: libraries choose their kernels
-    started, num_images = time.perf_counter(), 0
-    while (seconds := time.perf_counter() - started) < _MEASURED_SECONDS:
-        scorer.score(images)
-        num_images += size
+def _measure_speed(recipe: ScorerRecipe, image_size: int, max_seconds: float) -> tuple[float, int]:
+    arm_deadlines()
+    with fatal_errors_end_the_process(), deadline(seconds=max_seconds):
+        scorer = recipe.build(recipe.read_bundle())
+        size = scorer.batch_size
+        images = np.random.default_rng(0).integers(0, 256, (size, image_size, image_size, 3), dtype=np.uint8)
+        num_images, seconds = size, _seconds(lambda: scorer.score(images))
+        if seconds < _MEASURED_SECONDS:
+            # The first call is slower: libraries choose their kernels.
+            num_images, seconds = 0, 0.0
+        while seconds < _MEASURED_SECONDS:
+            seconds += _seconds(lambda: scorer.score(images))
+            num_images += size
     return num_images / seconds, scorer.batch_size
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from skinvae.model import network
 from skinvae.model.network import Tricks
+from skinvae.model.noise import Noise
 from skinvae.model.precision import Precision
 from skinvae.model.scorer import Scorer, ScoringSettings
 from skinvae.model.squared_error import squared_errors
@@ -31,11 +33,24 @@ def images() -> NDArray[np.uint8]:
     return (noise * np.linspace(0.1, 1, 300)[:, None, None, None]).astype(np.uint8)
 
 
-def scored(precision: Precision, *, device: str = "cuda", tricks: Tricks | None = None, batch_size: int = 0) -> Scores:
+@pytest.fixture(autouse=True)
+def channels_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise so small a model has no layer for overlap-add."""
+    monkeypatch.setattr(network, "_OVERLAP_ADD_CHANNELS", 32)
+
+
+def scored(
+    precision: Precision,
+    *,
+    device: str = "cuda",
+    tricks: Tricks | None = None,
+    batch_size: int = 0,
+    noise: Noise = "independent",
+) -> Scores:
     scorer = Scorer(
         trained_a_little(SETTINGS),
         variance=0.01,
-        settings=ScoringSettings(precision=precision),
+        settings=ScoringSettings(precision=precision, noise=noise),
         device=device,
         batch_size=batch_size,
         tricks=tricks,
@@ -49,8 +64,10 @@ def assert_near(actual: Scores, expected: Scores, *, of_deviation: float) -> Non
         assert error <= of_deviation, (name, error)
 
 
-def test_in_float32_it_is_the_cpu() -> None:
-    assert_near(scored("float32"), scored("float32", device="cpu"), of_deviation=1e-5)
+@pytest.mark.parametrize("noise", ["independent", "lhs"])
+def test_in_float32_it_is_the_cpu(noise: Noise) -> None:
+    expected = scored("float32", device="cpu", noise=noise)
+    assert_near(scored("float32", noise=noise), expected, of_deviation=1e-5)
 
 
 @pytest.mark.parametrize(("precision", "of_deviation"), [("tf32", 1e-2), ("bfloat16", 2e-2)])

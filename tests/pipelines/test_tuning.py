@@ -68,16 +68,16 @@ def test_slow_scoring_makes_small_slices(
     monkeypatch.setattr(tuning, "NOT_WORTH_MEASURING", 0)
     monkeypatch.setattr(tuning, "MIN_SLICE_SIZE", 1)
     table = str(tmp_path / "scores")
-    # Two images in four seconds; the job itself is given faster ones.
+    # Five images in a tenth of a second, at most: two batches of two, or one on a busy machine.
     slow = fast_scorer(seconds_per_image=0.02)
     settings = config(precision="float32", slice_size=0, batch_size=2)
     monkeypatch.setattr(tuning, "SLICE_SECONDS", 0.1)
     score([archive.zip], model=model, table=table, config=settings, make_scorer=slow)
-    assert set(slice_sizes(table)[:-1]) == {4}
+    assert set(slice_sizes(table)[:-1]) <= {2, 4}
 
 
 def test_tf32_without_a_gpu_is_refused_in_one_sentence(model: str, archive: ArchiveFiles, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"tf32 is a format of GPUs: use float32 or bfloat16"):
+    with pytest.raises(UsageError, match="tf32, which was asked for .* is a format of GPUs: add some to the cluster"):
         score([archive.zip], model=model, table=str(tmp_path / "scores"), config=config(precision="tf32"))
 
 

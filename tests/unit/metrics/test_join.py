@@ -11,10 +11,11 @@ from skinvae.metrics.join import join_labels, order_classes
 from skinvae.records import SCORES
 
 
-def score_rows(*rows: tuple[str, str, float]) -> pd.DataFrame:
+def score_rows(*rows: tuple[str, str, float], precision: str = "float32") -> pd.DataFrame:
     """Rows (image_id, status, score): all six scores alike."""
     frame = pd.DataFrame(rows, columns=["image_id", "status", "value"])
-    return frame.assign(**dict.fromkeys(SCORES, frame["value"])).drop(columns="value")
+    scores = dict.fromkeys(SCORES, frame["value"])
+    return frame.assign(precision=precision, **scores).drop(columns="value")
 
 
 SCORED = score_rows(
@@ -107,3 +108,10 @@ def test_null_score_of_an_ok_row_is_refused():
 
 def test_classes_come_in_the_order_of_the_challenge():
     assert order_classes(["tattoo", "VASC", "MEL", "scar"]) == ("MEL", "VASC", "scar", "tattoo")
+
+
+@pytest.mark.parametrize(("precision", "num_ambiguous"), [("float32", 2), ("bfloat16", 0), ("tf32", 0)])
+def test_short_formats_may_differ_more_between_runs(precision: str, num_ambiguous: int) -> None:
+    rows = score_rows(("fresh", "ok", 4.0), ("fresh", "ok", 4.004), ("mel", "ok", 5.0), precision=precision)
+    joined = join_labels(rows, labels=LABELS, normal=["NV"], split=SPLIT)
+    assert joined.num_ambiguous == num_ambiguous

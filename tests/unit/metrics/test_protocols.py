@@ -79,7 +79,9 @@ def test_no_trained_image_is_drawn():
     frame = evaluated_frame(COUNTS, seed=7)
     trained = frame["image_id"][:300]
     split = pd.DataFrame({"image_id": trained, "group": None, "split": "train"})
-    join = join_labels(frame.assign(status="ok"), labels=frame[["image_id", "label"]], normal=["NV"], split=split)
+    join = join_labels(
+        frame.assign(status="ok", precision="float32"), labels=frame[["image_id", "label"]], normal=["NV"], split=split
+    )
     result = paper_protocol(join.evaluated, normal=["NV"], seed=0)
     assert result.num_normal == 100
     drawn = draw_images(

@@ -32,7 +32,9 @@ def make_join(counts: dict[str, int]) -> LabelJoin:
     split = pd.DataFrame(
         {"image_id": frame["image_id"][:5], "group": None, "split": ["train"] * 3 + ["validation"] * 2}
     )
-    return join_labels(frame.assign(status="ok"), labels=frame[["image_id", "label"]], normal=["NV"], split=split)
+    return join_labels(
+        frame.assign(status="ok", precision="float32"), labels=frame[["image_id", "label"]], normal=["NV"], split=split
+    )
 
 
 def evaluate(counts: dict[str, int], *, with_paper: bool = False) -> Evaluation:
