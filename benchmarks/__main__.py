@@ -27,6 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 PARTS = {
     "kernel": "benchmarks.kernel",
     "layers": "benchmarks.layers",
+    "dropped": "benchmarks.dropped",
     "accuracy": "benchmarks.accuracy",
     "lhs": "benchmarks.lhs",
     "decode": "benchmarks.decode",

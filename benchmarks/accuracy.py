@@ -71,7 +71,6 @@ def measure(scale: Scale) -> Part:
             "ESS feels differences of single nats between log-weights of ten thousands: only its mean is comparable "
             "in bfloat16.",
         ],
-        bars=("score", "largest error / SD"),
     )
 
 

@@ -82,7 +82,7 @@ def measure(scale: Scale) -> Part:
         rows=rows,
         floors=_floors(rows, measured, device),
         notes=notes,
-        bars=("way", "images/s"),
+        bars=("way", "to skinvae"),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the parts measured, as bench.json, bench.md and bench.png."""
+"""What the parts measured, as bench.json, bench.md, bench.png and profile.png."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from benchmarks.harness import Part
 
 BAR_INCHES, TITLE_INCHES = 0.26, 0.75
+MIN_SHARE_NAMED = 0.025
+"""Of the longest bar: narrower pieces have no number."""
 SHADES = ("#4c72b0", "#9aa7b8")
 """Of what was measured, and of limits and other people's ways."""
 
@@ -32,11 +35,14 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def write(folder: Path, parts: Sequence[dict[str, Any]]) -> None:
-    """All three files, anew."""
+    """All files, anew."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps({"parts": parts}, indent=1) + "\n")
     (folder / "bench.md").write_text(markdown(parts))
     picture(parts).savefig(folder / "bench.png", dpi=110)
+    for part in parts:
+        if part["name"] == "layers":
+            profile(part).savefig(folder / "profile.png", dpi=110)
 
 
 def markdown(parts: Sequence[dict[str, Any]]) -> str:
@@ -82,6 +88,31 @@ def picture(parts: Sequence[dict[str, Any]]) -> Figure:
         panel.margins(x=0.12)
         panel.spines[["top", "right"]].set_visible(False)
         panel.set_title(f"{part['title']}: {part['bars'][1]}", fontsize=10, loc="left")
+    return figure
+
+
+def profile(layers: dict[str, Any]) -> Figure:
+    """Where an image's time goes, a bar a precision, a colour a layer."""
+    by_precision: dict[str, dict[str, float]] = {}
+    for row in layers["rows"]:
+        layer, _, precision = row["layer"].rpartition(", ")
+        by_precision.setdefault(precision, {})[layer] = row["ms/image"]
+    figure = Figure(figsize=(9, 1.5 + 0.8 * len(by_precision) + 1.3), layout="constrained")
+    panel = figure.subplots()
+    names = list(next(iter(by_precision.values())))
+    for position, name in enumerate(names):
+        before = [sum(one[earlier] for earlier in names[:position]) for one in by_precision.values()]
+        widths = [one[name] for one in by_precision.values()]
+        colour = colormaps["tab20"](position % 20)
+        bars = panel.barh(list(by_precision), widths, left=before, label=name, color=colour, edgecolor="white")
+        most = max(sum(one.values()) for one in by_precision.values())
+        shown = [f"{width:.1f}" if width > MIN_SHARE_NAMED * most else "" for width in widths]
+        panel.bar_label(bars, shown, label_type="center", fontsize=8)
+    panel.invert_yaxis()
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.set_xlabel("ms an image")
+    panel.set_title(f"Inside the scorer, {layers['about']['processor']}, {layers['about']['date'][:10]}", loc="left")
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

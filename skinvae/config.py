@@ -62,7 +62,7 @@ class ScoreSettings(DrawSettings):
 
     precision: Precision | Literal["auto"] = Field(
         "auto",
-        description="floating-point format of the network: bfloat16, tf32 (GPUs only), float32 or float64; auto = that "
+        description="floating-point format of the decoder: bfloat16, tf32 (GPUs only), float32 or float64; auto = that "
         "of the table's rows, else what the machines are fastest at",
     )
     slice_size: int = Field(

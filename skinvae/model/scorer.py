@@ -44,7 +44,7 @@ class DrawSettings(BaseModel):
 class ScoringSettings(DrawSettings):
     """All that a score depends on beside the model and the pixels."""
 
-    precision: Precision = Field("float32", description="floating-point format of the network")
+    precision: Precision = Field("float32", description="floating-point format of the decoder")
 
 
 MAX_DRAWS_HELD = 2**16

@@ -77,7 +77,7 @@ def test_slow_scoring_makes_small_slices(
 
 
 def test_tf32_without_a_gpu_is_refused_in_one_sentence(model: str, archive: ArchiveFiles, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="tf32, which was asked for .* is a format of GPUs: add some to the cluster"):
+    with pytest.raises(UsageError, match=r"tf32, which was asked for .* is a format of GPUs: add some to the cluster"):
         score([archive.zip], model=model, table=str(tmp_path / "scores"), config=config(precision="tf32"))
 
 
