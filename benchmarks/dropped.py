@@ -55,9 +55,9 @@ def measure(scale: Scale) -> Part:
         title="Tried and dropped",
         rows=list(rows.values()),
         notes=[
-            f"ms for {NUM_SAMPLES} draws, {NUM_DRAWS} at once, {scale.threads} threads, channels last. The scorer takes "
-            "the matrix product from 512 channels on, one 3x3 for the last layer, the transposed convolution for the "
-            "others.",
+            f"ms for {NUM_SAMPLES} draws, {NUM_DRAWS} at once, {scale.threads} threads, channels last. The scorer "
+            "takes the matrix product from 512 channels on, one 3x3 for the last layer, the transposed convolution "
+            "for the others.",
             *([_encoder_in_bfloat16(scale)] if "bfloat16" in precisions else []),
         ],
     )
@@ -124,9 +124,10 @@ def _encoder_in_bfloat16(scale: Scale) -> str:
     off = float((in_bfloat16 - as_scored).abs().max() / as_scored.std())
     full, half = (1e3 * one / 16 for one in seconds)
     return (
-        f"With the encoder in bfloat16, too, {half:.1f} instead of {full:.1f} ms an image, vae_kl of {len(images)} {what} "
-        f"has a rank correlation of {correlation:.6f} with that of the encoder in float32, and differs by {off:.1e} "
-        f"standard deviations at most; trained on them for {steps} steps of 32."
+        f"With the encoder in bfloat16, too, {half:.1f} instead of {full:.1f} ms an image, vae_kl of "
+        f"{len(images)} {what} has a rank correlation of {correlation:.6f} with that of the "
+        f"encoder in float32, and differs by {off:.1e} standard deviations at most; trained "
+        f"on them for {steps} steps of 32."
     )
 
 
