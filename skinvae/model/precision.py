@@ -29,7 +29,7 @@ def fastest_precision(device: torch.device) -> Precision:
     On CPUs these are AMX tiles: those without AVX512-BF16 are a hundred times slower in bfloat16 than in float32.
     """
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device) >= _FIRST_WITH_TF32 else "float32"
+        return "bfloat16" if _has_short_units(device) else "float32"
     return "bfloat16" if _has_amx() else "float32"
 
 
@@ -40,8 +40,8 @@ def lacks(device: torch.device, precision: Precision) -> str | None:
             "tf32, which was asked for or which the table was begun in, is a format of GPUs: add some to the cluster, "
             "or set score.precision to float32, which makes a scoring of its own"
         )
-    if precision == "tf32" and torch.cuda.get_device_capability(device) < _FIRST_WITH_TF32:
-        return f"the GPU '{torch.cuda.get_device_name(device)}' has no TF32: use score.precision = float32"
+    if precision == "tf32" and not _has_short_units(device):
+        return "the cluster's GPUs have no TF32, which Ampere brought: use score.precision = float32"
     return None
 
 
@@ -65,6 +65,11 @@ def matrix_precision(precision: Precision) -> Iterator[None]:
             yield
     finally:
         matmul.allow_tf32 = before
+
+
+def _has_short_units(device: torch.device) -> bool:
+    # A cluster may count GPUs that a process does not find: what loads a model says so better than this.
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= _FIRST_WITH_TF32
 
 
 def _has_amx() -> bool:

@@ -81,6 +81,7 @@ def test_tf32_without_a_gpu_is_refused_in_one_sentence(model: str, archive: Arch
         score([archive.zip], model=model, table=str(tmp_path / "scores"), config=config(precision="tf32"))
 
 
+@pytest.mark.slow
 def test_a_scorer_that_kills_its_process_is_left_to_the_job_to_judge(
     model: str, archive: ArchiveFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
