@@ -10,6 +10,7 @@ from tests.faults.world import Images, ray_nodes
 from tests.s3_server import S3Server
 
 
+@pytest.mark.slow
 def test_images_that_kill_or_hang_are_rows_and_their_neighbours_are_scored(s3: S3Server, make_job: MakeJob) -> None:
     mischief = {5: Mischief.SIGSEGV, 6: Mischief.NAN, 17: Mischief.HANG}
     with ray_nodes(s3.environment, num_nodes=1, num_cpus=4) as nodes:
