@@ -16,7 +16,7 @@ from benchmarks.harness import Floor, Part, Scale
 from benchmarks.images import drawn_jpegs, zip_of
 from benchmarks.models import TINY
 from benchmarks.processes import run_command
-from benchmarks.ways.task import Task, read_marks
+from benchmarks.ways.task import Task, marks_of_job
 from skinvae.model.vae import ModelSettings
 from tests.s3_server import run_s3_server
 
@@ -64,7 +64,7 @@ def measure(scale: Scale) -> Part:
                     continue
                 for num_actors in _actors(scale, is_most=times == most):
                     scale.say(f"{base * times:,} images, {num_actors} actor(s), round {number + 1}")
-                    run = _run(scale, fs, times=times, num_actors=num_actors, number=number)
+                    run = _run(scale, fs, times=times, num_images=base * times, num_actors=num_actors, number=number)
                     found.setdefault((times, num_actors), []).append(run)
     return Part(
         name="growth",
@@ -94,7 +94,7 @@ def _actors(scale: Scale, *, is_most: bool) -> list[int]:
     return [1, 2, *(more if is_most else [])]
 
 
-def _run(scale: Scale, fs: s3fs.S3FileSystem, *, times: int, num_actors: int, number: int) -> Run:
+def _run(scale: Scale, fs: s3fs.S3FileSystem, *, times: int, num_images: int, num_actors: int, number: int) -> Run:
     name = f"{times}-{num_actors}-{number}"
     task = Task(
         bundle="s3://tests/model",
@@ -107,7 +107,7 @@ def _run(scale: Scale, fs: s3fs.S3FileSystem, *, times: int, num_actors: int, nu
     )
     began = time.time()
     usage = run_command(["-m", "benchmarks.ways", "product", task.to_json()])
-    (first, num_first), *later = read_marks(task.marks)
+    (first, num_first), *later = marks_of_job(task.marks, num_images)
     num_later = sum(count for _, count in later)
     return Run(
         steady_ms=1000 * (later[-1][0] - first) / num_later,
