@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.arithmetic import forward_flops
+from benchmarks.arithmetic import forward_flops, matrix_flops
 from benchmarks.harness import Floor, Part, Scale, interleaved, medians, ratio
 from benchmarks.models import VARIANCE, scorer_of, settings_for
 from skinvae.model.draws import collect_draws
 from skinvae.model.network import PlainNetwork, Tricks
 from skinvae.model.noise import draw_noise
-from skinvae.model.precision import DTYPES, Precision, fastest_precision, lacks, matrix_precision
+from skinvae.model.precision import DTYPES, Precision, fastest_precision, lacks
 from skinvae.model.scorer import ScoringSettings
 from skinvae.model.vae import VAE, to_unit_range
 
@@ -50,7 +50,17 @@ def measure(scale: Scale) -> Part:
     size = settings.image_size
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     precisions = _precisions(torch.device(device))
-    ways: dict[str, Callable[[], float]] = {f"matrix {one}": _matrix(one, device) for one in precisions}
+    ways: dict[str, Callable[[], float]] = {
+        f"matrix {one}": functools.partial(
+            matrix_flops,
+            threads=scale.threads,
+            device=device,
+            precision=one,
+            size=MATRIX_SIDE[device],
+            seconds=0.0 if scale.small else 0.5,
+        )
+        for one in precisions
+    }
     for precision in precisions:
         for name, tricks in _variants(torch.device(device)).items():
             scorer = scorer_of(model, ScoringSettings(precision=precision), device=device, tricks=tricks)
@@ -128,20 +138,6 @@ def _variants(device: torch.device) -> dict[str, Tricks | None]:
         variants["with both"] = replace(usual, cuda_graph=True, squared_error="triton")
     variants["no trick at all"] = Tricks(**dict.fromkeys(switches, False))
     return variants
-
-
-def _matrix(precision: Precision, device: str) -> Callable[[], float]:
-    """FLOP/s of a product of square matrices."""
-    side = MATRIX_SIDE[device]
-    left, right = (torch.randn(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
-
-    def work() -> Any:
-        with torch.inference_mode(), matrix_precision(precision):
-            for _ in range(4):
-                product = left @ right
-            return float(product[0, 0])
-
-    return _rate(work, 4 * 2 * side**3)
 
 
 def _rate(work: Callable[[], Any], amount: int) -> Callable[[], float]:

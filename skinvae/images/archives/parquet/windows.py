@@ -102,6 +102,7 @@ class WindowedFile(io.RawIOBase):
                 pieces.append(self._piece(self._position, end))
                 self._position += len(pieces[-1])
         except Exception as error:
+            # The reader of Parquet raises an error of its own in its place; the caller asks for this one.
             self.failure = self.failure or error
             raise
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
