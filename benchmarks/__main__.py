@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import report
-from benchmarks.harness import ISIC, Part, Scale, machine, num_cores
+from benchmarks.harness import Part, Scale, machine, num_cores
+from tests.isic import ISIC
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = {

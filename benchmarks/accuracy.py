@@ -19,7 +19,7 @@ NUM_IMAGES = {"cpu": 150, "cuda": 1000}
 """float64 takes a processor a second an image; tests/unit/model/test_precision.py has 1,000 with a small model."""
 NUM_STEPS = {"cpu": 60, "cuda": 1000}
 MIN_RANK_CORRELATION = 0.9999
-MAX_ERROR = {"float32": 1e-5, "tf32": 1e-2, "bfloat16": 2e-2}
+MAX_ERROR: dict[Precision, float] = {"float32": 1e-5, "tf32": 1e-2, "bfloat16": 2e-2}
 """Of a score, relative to that score's standard deviation over the images."""
 MAX_DEVICE_DIFFERENCE = 1e-5
 """Between CPU and GPU in float32, in the same unit."""
@@ -45,9 +45,9 @@ def measure(scale: Scale) -> Part:
     rows: list[dict[str, Any]] = []
     floors = []
     for precision, allowed in MAX_ERROR.items():
-        if lacks(torch.device(device), precision) is not None:  # type: ignore[arg-type]
+        if lacks(torch.device(device), precision) is not None:
             continue
-        fast = scored(precision)  # type: ignore[arg-type]
+        fast = scored(precision)
         mine = [_row(name, precision, fast[name], exact[name]) for name in (*SCORES, "ess")]
         rows += mine
         worst = min(row["rank correlation"] for row in mine if row["score"] != "ess")

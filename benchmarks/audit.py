@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -72,8 +73,8 @@ def make_table(uri: str, archive_uri: str, *, num_slices: int) -> None:
     with ThreadPoolExecutor(8) as pool:
         for first in range(0, num_slices, step):
             files = list(pool.map(write, range(first, min(first + step, num_slices))))
-            for file in table.commit_slices(files, provenance={}):
-                counts = {name: counts.get(name, 0) + file.counts.get(name, 0) for name in ("ok", "truncated")}
+            for committed in table.commit_slices(files, provenance={}):
+                counts = {name: counts.get(name, 0) + committed.counts.get(name, 0) for name in ("ok", "truncated")}
     _write_run(location, source, opened, counts)
 
 
@@ -119,7 +120,7 @@ def _write_run(location: Location, source: Source, archive: Archive, counts: dic
     write_heartbeat(location, heartbeat)
 
 
-def timed(*arguments: str) -> tuple[float, int, dict[str, object]]:
+def timed(*arguments: str) -> tuple[float, int, dict[str, Any]]:
     """Seconds, peak memory in MB and result of one command."""
     started = time.monotonic()
     # Not getrusage: its peak begins with that of the process that started this one.
@@ -143,12 +144,12 @@ def main(arguments: Sequence[str]) -> None:
         make_table(uri, "s3://tests/images.zip", num_slices=num_slices)
         print(f"{num_slices:,} slices, {num_rows:,} rows, made in {time.monotonic() - started:.0f} s")
         seconds, peak_mb, document = timed("status", uri)
-        assert document["scorings"][0]["num_images"] == num_rows  # type: ignore[index]
+        assert document["scorings"][0]["num_images"] == num_rows
         assert seconds < STATUS_SECONDS, f"status took {seconds:.1f} s"
         print(f"status: {seconds:.1f} s, {peak_mb} MB")
         Location.parse(f"{uri}/_skinvae/runs").delete()
         seconds, peak_mb, document = timed("status", uri)
-        assert document["scorings"][0]["num_images"] == num_rows  # type: ignore[index]
+        assert document["scorings"][0]["num_images"] == num_rows
         print(f"status from {num_slices:,} footers, without a run record: {seconds:.1f} s, {peak_mb} MB")
         seconds, peak_mb, document = timed("verify", uri)
         assert document["num_rows"] == document["num_images"] == num_rows

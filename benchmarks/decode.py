@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import time
@@ -86,7 +87,7 @@ def _ways(jpegs: Sequence[bytes], isolated: DecoderProcess, scale: Scale) -> dic
 
     decoders = {"skinvae": in_process, "skinvae isolated": in_child, "simplejpeg alone": alone, "Pillow": pillow}
     seconds = 0.02 if scale.small else SECONDS
-    return {name: lambda decode=decode: _rate(decode, jpegs, seconds=seconds) for name, decode in decoders.items()}
+    return {name: functools.partial(_rate, decode, jpegs, seconds=seconds) for name, decode in decoders.items()}
 
 
 def _rate(decode_all: Callable[[Sequence[bytes]], None], jpegs: Sequence[bytes], *, seconds: float) -> float:

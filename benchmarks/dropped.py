@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.harness import Part, Scale, interleaved, medians
-from benchmarks.models import pixels_for, settings_for, trained
+from benchmarks.models import NUM_SAMPLES, pixels_for, settings_for, trained
 from skinvae.model.layers import OverlapAdd, PhaseOutput
 from skinvae.model.network import FastNetwork
 from skinvae.model.objective import kl_divergence
@@ -23,7 +23,6 @@ from skinvae.model.precision import DTYPES, Precision, fastest_precision
 from skinvae.model.vae import to_unit_range
 
 NUM_DRAWS = 30
-NUM_SAMPLES = 15
 MATRIX_PRODUCT, ONE, FOUR, AS_IT_IS = "matrix product, added up", "one 3x3 to four phases", "four 2x2", "transposed"
 
 
@@ -68,7 +67,7 @@ class FourPhases(nn.Module):
 
     def __init__(self, convolution: nn.ConvTranspose2d) -> None:
         super().__init__()
-        weight = PhaseOutput(convolution).weight.unflatten(0, (-1, 2, 2))  # type: ignore[no-untyped-call]
+        weight = PhaseOutput(convolution).weight.unflatten(0, (-1, 2, 2))  # type: ignore[no-untyped-call]  # torch's omission
         for row in (0, 1):
             for column in (0, 1):
                 phase = weight[:, row, column, :, row : row + 2, column : column + 2].clone()

@@ -160,4 +160,5 @@ def _floors(found: dict[tuple[int, int], list[Run]]) -> list[Floor]:
 
 
 def _median(runs: list[Run], name: str) -> float:
-    return statistics.median(getattr(run, name) for run in runs)
+    values: list[float] = [getattr(run, name) for run in runs]
+    return statistics.median(values)

@@ -16,9 +16,6 @@ from typing import Any
 
 import torch
 
-ISIC = Path(os.environ.get("SKINVAE_ISIC_DATA", Path(__file__).parents[2] / "shared" / "data"))
-"""Where the ISIC 2018 archive may lie; no part needs it."""
-
 LIBRARIES = ("torch", "ray", "numpy", "pyarrow", "simplejpeg", "pillow", "s3fs", "deltalake", "daft", "triton")
 FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_int8")
 

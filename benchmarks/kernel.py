@@ -1,8 +1,4 @@
-"""The scorer alone, pixels in memory: against the arithmetic limit, the authors' way, and without each of its tricks.
-
-The released code (QuindiTech/VAE_ISIC2018) takes one image at a time and encodes and decodes it 30 times, 15 for the
-VAE's scores and 15 for the IWAE's. Here that is written in our own words, and its scores must agree with ours.
-"""
+"""The scorer alone, pixels in memory: against the arithmetic limit, the authors' way, and without each trick."""
 
 from __future__ import annotations
 
@@ -17,19 +13,17 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.arithmetic import forward_flops, matrix_flops
+from benchmarks.authors import authors_scores
 from benchmarks.harness import Floor, Part, Scale, interleaved, medians, ratio
-from benchmarks.models import VARIANCE, scorer_of, settings_for
-from skinvae.model.draws import collect_draws
-from skinvae.model.network import PlainNetwork, Tricks
+from benchmarks.models import NUM_SAMPLES, VARIANCE, scorer_of, settings_for
+from skinvae.model.network import Tricks
 from skinvae.model.noise import draw_noise
 from skinvae.model.precision import DTYPES, Precision, fastest_precision, lacks
 from skinvae.model.scorer import ScoringSettings
-from skinvae.model.vae import VAE, to_unit_range
+from skinvae.model.vae import VAE
 
-NUM_SAMPLES = 15
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 NUM_IMAGES = {"cpu": 16, "cuda": 2048}
-NUM_AUTHORS_IMAGES = 1
 AUTHORS_FLOOR = 2.0
 """Half of it follows from encoding and drawing once, the rest from batches and layout."""
 H100_FLOORS = {"bfloat16": ("images/s", 22_000.0), "float32": ("of limit", 0.70)}
@@ -68,13 +62,14 @@ def measure(scale: Scale) -> Part:
     ways["noise alone"] = _rate(functools.partial(_noise, images, settings.num_latents), count)
     if device == "cpu":
         # One thread each: waiting for a second one would be counted against the way that waits more.
-        few = images[:NUM_AUTHORS_IMAGES]
-        alone = scorer_of(model, ScoringSettings())
-        ways[AUTHORS] = _on_one_thread(_rate(lambda: authors_way(model, few), len(few)), scale)
+        image, settings_alone = images[0], ScoringSettings()
+        alone = scorer_of(model, settings_alone)
+        authors = functools.partial(authors_scores, model, image, variance=VARIANCE, settings=settings_alone)
+        ways[AUTHORS] = _on_one_thread(_rate(authors, 1), scale)
         ways[OURS] = _on_one_thread(_rate(functools.partial(alone.score, images), count), scale)
-        np.testing.assert_allclose(
-            authors_way(model, few), scorer_of(model, ScoringSettings()).score(few)["vae_reconst"], rtol=1e-5
-        )
+        theirs, ours = authors(), alone.score(image[None])
+        for name, nats in theirs.items():
+            np.testing.assert_allclose(ours[name], nats, rtol=1e-5, atol=1e-5, err_msg=name)
     measured = interleaved(ways, scale.rounds + 2 * (not scale.small), say=scale.say)
     encode, decode = forward_flops(settings)
     flops = encode, NUM_SAMPLES * decode
@@ -96,26 +91,6 @@ def measure(scale: Scale) -> Part:
     )
 
 
-def authors_way(model: VAE, images: Images) -> NDArray[np.float64]:
-    """vae_reconst of every image (exact mode), one image and one draw at a time, all done twice."""
-    network, scores = PlainNetwork(model), np.empty(len(images))
-    num_latents = model.settings.num_latents
-    with torch.inference_mode():
-        for number in range(len(images)):
-            image = images[number : number + 1]
-            x_BCHW = to_unit_range(torch.from_numpy(image)).contiguous()
-            noise = draw_noise(image, seed=0, num_samples=NUM_SAMPLES, num_latents=num_latents)
-            eps_KD = torch.from_numpy(noise)[0]
-            for _ in ("vae", "iwae"):
-                nats = []
-                for eps_D in eps_KD:
-                    draws = collect_draws(network, x_BCHW, eps_D[None, None], decode_batch_size=1)
-                    nats.append(float(draws.sq_err_BK) / (2 * VARIANCE))
-                scores[number] = np.mean(nats)
-    constant = 0.5 * model.settings.num_pixels * np.log(2 * np.pi * VARIANCE)
-    return scores + constant
-
-
 def _precisions(device: torch.device) -> list[Precision]:
     """Those that the device computes natively, but float64."""
     if device.type == "cpu":
@@ -131,13 +106,17 @@ def _variants(device: torch.device) -> dict[str, Tricks | None]:
     for name in switches:
         words = name.replace("_", " ")
         does = getattr(usual, name)
-        variants[f"{'without' if does else 'with'} {words}"] = replace(usual, **{name: not does})
+        variants[f"{'without' if does else 'with'} {words}"] = replace(usual, **_switched(name, on=not does))
     if device.type == "cuda":
         variants["with cuda graph"] = replace(usual, cuda_graph=True)
         variants["with fused squared error"] = replace(usual, squared_error="triton")
         variants["with both"] = replace(usual, cuda_graph=True, squared_error="triton")
-    variants["no trick at all"] = Tricks(**dict.fromkeys(switches, False))
+    variants["no trick at all"] = replace(usual, **_switched(*switches, on=False))
     return variants
+
+
+def _switched(*names: str, on: bool) -> dict[str, Any]:
+    return dict.fromkeys(names, on)
 
 
 def _rate(work: Callable[[], Any], amount: int) -> Callable[[], float]:

@@ -13,15 +13,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import Part, Scale, interleaved, medians
-from benchmarks.models import settings_for
+from benchmarks.models import NUM_SAMPLES, settings_for
 from skinvae.model.draws import collect_draws
 from skinvae.model.network import FastNetwork
 from skinvae.model.noise import draw_noise
 from skinvae.model.precision import DTYPES, Precision, fastest_precision, matrix_precision
+from skinvae.model.scorer import BATCH_SIZES
 from skinvae.model.vae import VAE, to_unit_range
-
-NUM_SAMPLES = 15
-BATCH_SIZES = {"cpu": (16, 60), "cuda": (128, 960)}
 
 REST = "tanh, difference, square, sum, and all else"
 NOISE = "noise, drawn on the CPU"
@@ -37,7 +35,7 @@ def measure(scale: Scale) -> Part:
     profiles = {one: _Profile(scale, one, device) for one in precisions}
     for profile in profiles.values():
         profile.run()  # the first time is slower, and not counted
-    measured: dict[str, list[dict[str, float]]] = defaultdict(list)
+    measured: dict[Precision, list[dict[str, float]]] = defaultdict(list)
 
     def way(precision: Precision) -> Callable[[], None]:
         def run() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ else:
 PAPER = ModelSettings()
 TINY = ModelSettings(image_size=32, base_channels=8, num_latents=16)
 VARIANCE = 0.01
+NUM_SAMPLES = 15
+"""k of the paper."""
 
 
 def small_model() -> ModelSettings:
@@ -56,11 +59,11 @@ def trained(settings: ModelSettings, images: NDArray[np.uint8], *, steps: int, d
         x_hat, mu, logvar = model(batch, torch.randn(len(batch), settings.num_latents, device=device))
         loss = vae_loss(batch, x_hat, mu, logvar, beta=VARIANCE)
         optimizer.zero_grad()
-        loss.total.backward()
+        loss.total.backward()  # type: ignore[no-untyped-call]  # torch's omission
         optimizer.step()
     return model.eval().cpu()
 
 
-def scorer_of(model: VAE, settings: ScoringSettings, *, device: str = "cpu", **how: object) -> Scorer:
+def scorer_of(model: VAE, settings: ScoringSettings, *, device: str = "cpu", **how: Any) -> Scorer:
     """A scorer of a copy: a scorer may convert the model it is given."""
-    return Scorer(copy.deepcopy(model), variance=VARIANCE, settings=settings, device=device, **how)  # type: ignore[arg-type]
+    return Scorer(copy.deepcopy(model), variance=VARIANCE, settings=settings, device=device, **how)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daft.functions import decode_image, image_to_tensor, resize  # type: ignore[import-not-found,unused-ignore]
+from daft.functions import decode_image, image_to_tensor, resize
 
 from benchmarks.ways.dataframe import score_all
 from benchmarks.ways.task import Task

@@ -50,7 +50,7 @@ class ScoringSettings(DrawSettings):
 MAX_DRAWS_HELD = 2**16
 """Draws of z in memory at a time, unless one image alone has more: 240 MB with 300 latents."""
 
-_BATCH_SIZES = {"cpu": (16, 60), "cuda": (128, 960)}
+BATCH_SIZES = {"cpu": (16, 60), "cuda": (128, 960)}
 """Images encoded and draws decoded at once where nothing else is asked for (docs/performance.md)."""
 
 _BATCHES_PER_CALL = 4
@@ -82,7 +82,7 @@ class Scorer:
         self._settings = settings
         self._variance = variance
         self._device = torch.device(device)
-        images, draws = _BATCH_SIZES[self._device.type]
+        images, draws = BATCH_SIZES[self._device.type]
         self._batch_size = batch_size or images
         self._decode_batch_size = decode_batch_size or draws
         self._num_latents = model.settings.num_latents
