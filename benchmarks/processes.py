@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,20 +109,30 @@ class _Watch:
 
 @contextmanager
 def _watched(besides: set[psutil.Process]) -> Iterator[_Watch]:
-    watch, stop = _Watch(), threading.Event()
+    watch = _Watch()
+    try:
+        with _repeated(lambda: watch.look(besides), seconds=LOOK_SECONDS):
+            yield watch
+    finally:
+        watch.look(besides)
+
+
+@contextmanager
+def _repeated(work: Callable[[], None], *, seconds: float) -> Iterator[None]:
+    """Do the work every so many seconds, in a thread, while the block runs."""
+    stop = threading.Event()
 
     def run() -> None:
-        while not stop.wait(LOOK_SECONDS):
-            watch.look(besides)
+        while not stop.wait(seconds):
+            work()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        yield watch
+        yield
     finally:
         stop.set()
         thread.join()
-        watch.look(besides)
 
 
 def _descendants() -> list[psutil.Process]:
@@ -147,20 +157,11 @@ def _end_stragglers(besides: set[psutil.Process]) -> None:
 def sampled_memory(process: psutil.Process, *, seconds: float = 0.5) -> Iterator[list[tuple[float, float]]]:
     """(seconds, MB) of memory that only this process holds, while the block runs."""
     samples: list[tuple[float, float]] = []
-    stop = threading.Event()
     started = time.monotonic()
 
     def sample() -> None:
-        while not stop.wait(seconds):
-            try:
-                samples.append((time.monotonic() - started, process.memory_full_info().uss / MB))
-            except psutil.Error:
-                return
+        with contextlib.suppress(psutil.Error):  # it may have ended
+            samples.append((time.monotonic() - started, process.memory_full_info().uss / MB))
 
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
+    with _repeated(sample, seconds=seconds):
         yield samples
-    finally:
-        stop.set()
-        thread.join()

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import TypeVar
 
@@ -120,23 +121,13 @@ class ActorClock:
         self._since: float | None = None
         """When the time was last charged to a stage; None before the first slice."""
 
-    @contextlib.contextmanager
-    def scoring(self) -> Iterator[None]:
+    def scoring(self) -> AbstractContextManager[None]:
         """Charge the block to SCORE; one thread at a time."""
-        self._begin(Stage.SCORE)
-        try:
-            yield
-        finally:
-            self._end()
+        return self._charged(Stage.SCORE)
 
-    @contextlib.contextmanager
-    def loading(self) -> Iterator[None]:
+    def loading(self) -> AbstractContextManager[None]:
         """Charge the block, which lies in one of `scoring`, to LOAD instead."""
-        self._begin(Stage.LOAD)
-        try:
-            yield
-        finally:
-            self._end()
+        return self._charged(Stage.LOAD)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -155,17 +146,19 @@ class ActorClock:
             taken, self._seconds = self._seconds, {}
         return taken
 
-    def _begin(self, stage: Stage) -> None:
+    @contextlib.contextmanager
+    def _charged(self, stage: Stage) -> Iterator[None]:
         with self._lock:
             self._since = self._charge()
             add_seconds(self._seconds, self._gap)
             self._gap.clear()
             self._open.append(stage)
-
-    def _end(self) -> None:
-        with self._lock:
-            self._charge()
-            self._open.pop()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._charge()
+                self._open.pop()
 
     def _count_writing(self, change: int) -> float:
         with self._lock:
