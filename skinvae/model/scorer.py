@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from skinvae.model.bounds import ScoreMode, scores_from_draws
+from skinvae.model.cpu_threads import CpuThreads
 from skinvae.model.cuda_graph import Graphed
 from skinvae.model.draws import collect_draws
 from skinvae.model.network import FastNetwork, Network, PlainNetwork, Tricks
@@ -90,7 +91,8 @@ class Scorer:
         self._network = _network(model, settings.precision, self._device, tricks)
         self._input_dtype = torch.promote_types(DTYPES[settings.precision], torch.float32)
         self._graphed = Graphed() if tricks is not None and tricks.cuda_graph else None
-        self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1)) if self._device.type == "cuda" else None
+        self._cpu_threads = CpuThreads() if self._device.type == "cpu" else None
+        self._noise_threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1)) if self._device.type == "cuda" else None
         self._hypercube_KD: Tensor | None = None
         if settings.noise == "lhs":
             hypercube_KD = latin_hypercube(
@@ -100,8 +102,8 @@ class Scorer:
 
     @property
     def batch_size(self) -> int:
-        """A good number of images for one call of `score`: what is encoded at once, on a GPU several times that."""
-        return self._step * (_BATCHES_PER_CALL if self._device.type == "cuda" else 1)
+        """A good number of images for one call of `score`: what is encoded at once, by each thread of a CPU."""
+        return self._step * (_BATCHES_PER_CALL if self._cpu_threads is None else self._cpu_threads.count)
 
     @property
     def decode_batch_size(self) -> int:
@@ -114,26 +116,19 @@ class Scorer:
         Raises torch.OutOfMemoryError if there is no memory for one image and one draw at a time.
         """
         pieces = [np.empty((len(NAMES), 0))]
-        launched: Fetch | None = None
         start = 0
         while start < len(images_BHWC):
-            step = self._step
+            some_BHWC = images_BHWC[start : start + self.batch_size]
             try:
-                following = self._launch(images_BHWC[start : start + step], padded_size=step)
+                pieces += self._score_batches(some_BHWC)
             except torch.OutOfMemoryError:
                 if not self._halve():
                     raise
             else:
-                start += step
-                # While a GPU works on what was just launched, its forerunner is fetched and its successor prepared.
-                if launched is not None:
-                    pieces.append(launched())
-                launched = following
+                start += len(some_BHWC)
                 continue
             # Outside of the handler, whose exception holds on to the tensors of the failed batch.
             _free_memory(self._device)
-        if launched is not None:
-            pieces.append(launched())
         return dict(zip(NAMES, np.concatenate(pieces, axis=1), strict=True))
 
     def reconstruct(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
@@ -163,6 +158,23 @@ class Scorer:
             return False
         return True
 
+    def _score_batches(self, images_BHWC: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
+        """The scores batch by batch, each (len(NAMES), B)."""
+        step = self._step
+        batches = [images_BHWC[start : start + step] for start in range(0, len(images_BHWC), step)]
+        with matrix_precision(self._settings.precision):
+            if self._cpu_threads is not None:
+                return self._cpu_threads.map(lambda batch: self._launch(batch, padded_size=step)(), batches)
+            scores: list[NDArray[np.float64]] = []
+            launched: Fetch | None = None
+            for batch in batches:
+                following = self._launch(batch, padded_size=step)
+                # While the GPU works on what was just launched, its forerunner is fetched and its successor prepared.
+                if launched is not None:
+                    scores.append(launched())
+                launched = following
+            return [*scores, launched()] if launched is not None else scores
+
     def _launch(self, images_BHWC: NDArray[np.uint8], *, padded_size: int) -> Fetch:
         """Begin to score a batch; what is returned waits for the scores, (len(NAMES), B)."""
         num_images = len(images_BHWC)
@@ -170,7 +182,7 @@ class Scorer:
         # pixels, 32 channels, in float32), so that a score would depend on its neighbours.
         padded_BHWC = _pad(images_BHWC, size=padded_size)
         eps_BKD = self._noise(images_BHWC, padded_size=padded_size)
-        with torch.inference_mode(), matrix_precision(self._settings.precision):
+        with torch.inference_mode():
             inputs = self._on_device(torch.from_numpy(padded_BHWC)), self._on_device(eps_BKD)
             scores_NB = self._graphed(self._scores, *inputs) if self._graphed is not None else self._scores(*inputs)
             if self._device.type == "cpu":
@@ -200,7 +212,7 @@ class Scorer:
             seed=self._settings.seed,
             num_samples=self._settings.num_samples,
             num_latents=self._num_latents,
-            each=self._threads.map if self._threads is not None else map,
+            each=self._noise_threads.map if self._noise_threads is not None else map,
         )
         return torch.from_numpy(_pad(eps_BKD, size=padded_size))
 

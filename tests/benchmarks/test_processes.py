@@ -26,7 +26,8 @@ while not os.path.exists(sys.argv[1]): time.sleep(0.01)
 """
 
 
-def test_time_and_memory_are_those_of_children_too() -> None:
+def test_time_and_memory_are_those_of_children_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LOOK_SECONDS", 0.1)
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BURN!r}], check=True); print('done')"
     usage = run_command(["-c", script])
     assert usage.output == "done\n"
