@@ -1,6 +1,6 @@
 # `make demo` or `make test` is all the set-up there is: either makes the virtual environment first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow chaos check format bench clean
+.PHONY: help demo test test-slow chaos check format bench reproduce clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -42,6 +42,9 @@ format: $(READY) ## format the code and mend what the linter can
 bench: $(READY) ## everything that is timed, in one run, beside what people would use instead; writes benchmarks/results
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks
+
+reproduce: $(READY) ## the paper's experiment on the ISIC 2018 archive, five seeds: for a GPU; writes docs/results.md
+	$(BIN)/python -m benchmarks.reproduction
 
 clean: ## remove the environment and everything made
 	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -25,7 +25,7 @@ def make_bundle(uri: str, settings: ModelSettings) -> None:
         config=BundleConfig(
             model=settings,
             decode=DecodeSettings().policy,
-            beta=0.01,
+            sigma=0.1,
             normal_classes=["NV"],
             training={"best_epoch": 0, "validation_loss": 0.0},
             data={},

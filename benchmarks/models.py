@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.harness import Scale
 from benchmarks.images import named_jpegs
 from skinvae.images.decode import DecodeSettings, decode
-from skinvae.model.objective import vae_loss
+from skinvae.model.objective import Objective, ObjectiveSettings
 from skinvae.model.scorer import Scorer, ScoringSettings
 from skinvae.model.vae import VAE, ModelSettings, to_unit_range
 
@@ -52,14 +52,14 @@ def trained(settings: ModelSettings, images: NDArray[np.uint8], *, steps: int, d
     """After so many steps of 32 images: weights whose reconstructions are of skin, on the CPU."""
     torch.manual_seed(0)
     model = VAE(settings).to(device).to(memory_format=torch.channels_last).train()
+    objective = Objective(ObjectiveSettings())
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
     x_BCHW = to_unit_range(torch.from_numpy(images)).to(device)
     for _ in range(steps):
         batch = x_BCHW[torch.randint(len(x_BCHW), (32,), device=device)]
-        x_hat, mu, logvar = model(batch, torch.randn(len(batch), settings.num_latents, device=device))
-        loss = vae_loss(batch, x_hat, mu, logvar, beta=VARIANCE)
+        loss = objective(model, batch, torch.randn(len(batch), 1, settings.num_latents, device=device))
         optimizer.zero_grad()
-        loss.total.backward()  # type: ignore[no-untyped-call]  # torch's omission
+        loss.total.backward()
         optimizer.step()
     return model.eval().cpu()
 

@@ -22,6 +22,7 @@ from skinvae.printing import (
     print_evaluation,
     print_json,
     print_status,
+    print_training_status,
     print_usage,
     print_verification,
     score_lines,
@@ -67,7 +68,7 @@ Assignments = Annotated[
     typer.Option("--set", help="Override a setting, section.key=value; may be repeated.", show_default=False),
 ]
 AnyTable = Annotated[
-    str, typer.Argument(help="Score table, or prepared archive: a path or s3:// URI.", show_default=False)
+    str, typer.Argument(help="Score table, prepared archive or model: a path or s3:// URI.", show_default=False)
 ]
 ScoringId = Annotated[
     str | None, typer.Option(help="Which scoring, where the table holds several.", show_default=False)
@@ -267,11 +268,18 @@ def evaluate(
 )
 @_reports_errors
 def status(table: AnyTable, scoring_id: ScoringId = None, as_json: AsJson = False) -> None:
-    """Say how far the jobs on a table are, how fast, how long still, and whether a driver is at work."""
+    """Say how far the jobs on a table, or a training run, are, how fast, how long still, and whether a driver lives."""
     from skinvae.audit.status import read_status
+    from skinvae.storage.bundle import has_bundle
     from skinvae.storage.filesystem import Location
+    from skinvae.storage.training_record import read_training_record
 
-    print_status(read_status(Location.parse(table), scoring_id=scoring_id), as_json=as_json)
+    place = Location.parse(table)
+    record = read_training_record(place)
+    if record is not None or has_bundle(place):
+        print_training_status(place, record, as_json=as_json)
+        return
+    print_status(read_status(place, scoring_id=scoring_id), as_json=as_json)
 
 
 @app.command(

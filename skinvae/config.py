@@ -27,6 +27,7 @@ from skinvae.model.precision import Precision
 from skinvae.model.scorer import DrawSettings, ScoringSettings
 from skinvae.model.vae import ModelSettings
 from skinvae.storage.filesystem import Location, StorageSettings
+from skinvae.training.settings import TrainSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -38,23 +39,6 @@ Device = Literal["auto", "cpu", "cuda"]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TrainSettings(_Section):
-    """Training; the defaults are the paper's."""
-
-    num_epochs: int = Field(40, ge=0, description="passes over the training images; 0 writes an untrained bundle")
-    batch_size: int = Field(32, ge=1, description="images per step and worker")
-    learning_rate: float = Field(1e-4, gt=0, allow_inf_nan=False, description="of Adam, with betas 0.9 and 0.999")
-    beta: float = Field(
-        0.01, gt=0, allow_inf_nan=False, description="variance sigma^2 of p(x|z), and the weight of the KL"
-    )
-    validation_fraction: float = Field(
-        0.05, gt=0, lt=1, description="share of the normals held out to choose the epoch"
-    )
-    seed: int = Field(0, ge=0, lt=2**63, description="of the split, the weights, the order and the noise")
-    num_workers: int = Field(0, ge=0, description="data-parallel workers; 0 = one per GPU, or one on the CPU")
-    max_failures: int = Field(3, ge=0, description="how often a lost worker restarts training from its last epoch")
 
 
 class ScoreSettings(DrawSettings):

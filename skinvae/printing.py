@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from skinvae.pipelines.train import TrainSummary
     from skinvae.pipelines.usage import Usage, Workers
     from skinvae.report.evaluation import Evaluation
+    from skinvae.storage.filesystem import Location
+    from skinvae.storage.training_record import TrainingRecord
 
 
 _SHOWN_SECONDS = 0.05
@@ -150,6 +153,27 @@ def print_status(status: TableStatus, *, as_json: bool) -> None:
         print_json(status_document(status))
     else:
         Console(highlight=False).print(status_page(status))
+
+
+def print_training_status(place: Location, record: TrainingRecord | None, *, as_json: bool) -> None:
+    """How far a training run is; without a record of one, the model that is there."""
+    from skinvae.report.training_status import model_document, model_page, training_document, training_page
+    from skinvae.storage.bundle import read_bundle_config
+
+    now = datetime.datetime.now(datetime.timezone.utc)
+    if record is not None:
+        page, document = (
+            training_page(record, out=place.uri, now=now),
+            training_document(record, out=place.uri, now=now),
+        )
+    else:
+        config, digest = read_bundle_config(place)
+        page = model_page(config, out=place.uri, model_id=digest[:16])
+        document = model_document(config, out=place.uri, model_id=digest[:16])
+    if as_json:
+        print_json(document)
+    else:
+        Console(highlight=False).print(page)
 
 
 def print_verification(found: Verification, *, as_json: bool) -> None:

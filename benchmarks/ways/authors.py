@@ -18,7 +18,9 @@ def run(task: Task) -> None:
     fs, names, rows = filesystem(), [], []
     for path in sorted(fs.ls(task.objects))[: task.max_images]:
         pixels = pixels_of(fs.cat_file(path), size=bundle.config.model.image_size)
-        scores = authors_scores(model, pixels, variance=bundle.config.beta, settings=task.scoring, device=task.device)
+        scores = authors_scores(
+            model, pixels, variance=bundle.config.variance, settings=task.scoring, device=task.device
+        )
         rows.append([scores[name] for name in SCORES])
         names.append(image_id(path))
         mark(task.marks, 1)

@@ -23,7 +23,7 @@ class PlainModel:
         bundle = task.read_bundle()
         self._task = task
         self._model = bundle.build_model().to(task.device).eval()
-        self._variance = bundle.config.beta
+        self._variance = bundle.config.variance
 
     @torch.inference_mode()
     def score(self, images_BHWC: NDArray[np.uint8]) -> Columns:

@@ -6,39 +6,28 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import ray
 import ray.train
 import ray.train.torch
-from torch import Tensor
 
-from skinvae.config import TrainSettings
 from skinvae.errors import TrainingError, UsageError
 from skinvae.pipelines.progress import say, shown_progress
 from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.train_images import TrainImages
 from skinvae.pipelines.train_plan import TrainPlan
-from skinvae.pipelines.training_worker import WorkerSettings, global_batches, train_worker
+from skinvae.pipelines.training_log import TENSORBOARD, EpochLog, MlflowLog, TensorBoardLog
+from skinvae.pipelines.training_record import TrainingRecorder
+from skinvae.pipelines.training_worker import WorkerSettings, train_worker
 from skinvae.storage.checkpoints import load_state, load_weights
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What training found."""
-
-    weights: dict[str, Tensor]
-    """Of the best epoch."""
-    best_epoch: int
-    history: pd.DataFrame
-    """Columns epoch, split ('train' or 'validation'), loss, reconst, kl (means per image) and num_images.
-
-    Of training, also seconds and input_seconds, the share of them that a worker waits for its input.
-    """
+from skinvae.training.fitting import Fitted
+from skinvae.training.images import global_batches
+from skinvae.training.settings import TrainSettings
+from skinvae.training.trainer import Row, best_epoch, only_vae
 
 
 def fit(plan: TrainPlan, images: TrainImages, resources: Resources) -> Fitted:
@@ -58,18 +47,21 @@ def fit(plan: TrainPlan, images: TrainImages, resources: Resources) -> Fitted:
                 "training", total=lambda: total, unit="images", describe=_describe(settings.num_epochs)
             )
             progress = stack.enter_context(shown)
+            stack.enter_context(
+                TrainingRecorder(plan, progress, num_train=images.num_train, num_workers=resources.num_actors)
+            )
         trainer = _make_trainer(plan, images, resources, progress)
         try:
             with interruptible():
                 result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise TrainingError(f"training failed: {_root_message(error)}; run the command again to resume") from error
-    return _best_epoch(result, settings)
+    return _fitted(result, settings)
 
 
 def require_work_for_all(num_train: int, *, settings: TrainSettings, num_workers: int) -> None:
     """Raises UsageError if a worker would get no image in some step."""
-    batches = global_batches(np.arange(num_train), batch_size=settings.batch_size, num_workers=num_workers)
+    batches = global_batches(np.arange(num_train), size=settings.batch_size * num_workers)
     smallest = min(map(len, batches))
     if num_workers > smallest:
         raise UsageError(
@@ -103,7 +95,15 @@ def interruptible() -> Iterator[None]:
 def _make_trainer(
     plan: TrainPlan, images: TrainImages, resources: Resources, progress: Any
 ) -> ray.train.torch.TorchTrainer:
-    worker = WorkerSettings(plan.config.model, plan.config.train, resources.threads_per_actor, progress)
+    settings, num_workers = plan.config.train, resources.num_actors
+    worker = WorkerSettings(
+        model=plan.config.model,
+        train=settings,
+        batch_size=settings.batch_size * num_workers,
+        num_threads=resources.threads_per_actor,
+        progress=progress,
+    )
+    is_elastic = 0 < settings.min_workers < num_workers
     # Training starts when decoding is over, so the workers take what scoring actors would.
     request = {"CPU": resources.cpus_per_actor}
     if resources.gpus_per_actor:
@@ -114,7 +114,10 @@ def _make_trainer(
         datasets={"images": images.dataset},
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.num_actors, use_gpu=bool(resources.gpus_per_actor), resources_per_worker=request
+            # Ray takes a range, and says so everywhere but in this signature.
+            num_workers=cast(int, (settings.min_workers, num_workers)) if is_elastic else num_workers,
+            use_gpu=bool(resources.gpus_per_actor),
+            resources_per_worker=request,
         ),
         run_config=_run_config(plan),
     )
@@ -128,26 +131,43 @@ def _run_config(plan: TrainPlan) -> ray.train.RunConfig:
         storage_filesystem=filesystem,
         failure_config=ray.train.FailureConfig(max_failures=plan.config.train.max_failures),
         checkpoint_config=ray.train.CheckpointConfig(
-            num_to_keep=2, checkpoint_score_attribute="validation_loss", checkpoint_score_order="min"
+            # The best; Ray Train keeps the last beside it.
+            num_to_keep=1,
+            checkpoint_score_attribute="validation_loss",
+            checkpoint_score_order="min",
         ),
+        callbacks=[EpochLog(_sinks(plan))],  # type: ignore[list-item]  # a UserCallback, as it wants at run time
     )
 
 
-def _best_epoch(result: ray.train.Result, settings: TrainSettings) -> Fitted:
+def _sinks(plan: TrainPlan) -> list[TensorBoardLog | MlflowLog]:
+    settings = plan.config.train
+    sinks: list[TensorBoardLog | MlflowLog] = []
+    if settings.tensorboard:
+        sinks.append(TensorBoardLog(plan.out / TENSORBOARD))
+    if settings.mlflow:
+        params = {f"train.{name}": value for name, value in settings.model_dump().items()}
+        params |= {f"model.{name}": value for name, value in plan.config.model.model_dump().items()}
+        sinks.append(MlflowLog(settings.mlflow, run=plan.digest, params=params))
+    return sinks
+
+
+def _fitted(result: ray.train.Result, settings: TrainSettings) -> Fitted:
     assert result.metrics, "every epoch reports"
     if result.metrics["diverged"]:
         raise TrainingError(
-            f"training diverged in epoch {result.metrics['epoch']}: the loss is no longer finite; lower "
-            f"train.learning_rate (now {settings.learning_rate:g}) or check the images"
+            f"training diverged: {result.metrics['diverged']}; lower train.learning_rate (now "
+            f"{settings.learning_rate:g}), set train.clip_grad_norm, or check the images"
         )
     assert result.best_checkpoints, "every finite epoch reports a checkpoint"
     assert result.checkpoint
-    best, _ = min(result.best_checkpoints, key=lambda pair: float(pair[1]["validation_loss"]))
-    with best.as_directory() as folder:
-        weights, best_epoch = load_weights(Path(folder)), load_state(Path(folder))["epoch"]
     with result.checkpoint.as_directory() as folder:
-        history = pd.DataFrame(load_state(Path(folder))["history"])
-    return Fitted(weights, best_epoch, history)
+        history: list[Row] = load_state(Path(folder))["history"]
+    best = best_epoch(history)
+    (checkpoint,) = (one for one, metrics in result.best_checkpoints if metrics["epoch"] == best["epoch"])
+    with checkpoint.as_directory() as folder:
+        weights = only_vae(load_weights(Path(folder)))
+    return Fitted(weights, best, pd.DataFrame(history))
 
 
 def _describe(num_epochs: int) -> Callable[[dict[str, Any]], str]:

@@ -53,7 +53,7 @@ def make_vae_scorer(bundle: ModelBundle, scoring: ScoringSettings, placement: Pl
     """The bundle's own model."""
     return Scorer(
         bundle.build_model(),
-        variance=bundle.config.beta,
+        variance=bundle.config.variance,
         settings=scoring,
         device=placement.device,
         batch_size=placement.batch_size,

@@ -11,26 +11,26 @@ from matplotlib.figure import Figure
 
 from skinvae.config import Config
 from skinvae.errors import BundleError, Interrupted
+from skinvae.model.objective import ObjectiveSettings
 from skinvae.pipelines.calibration import calibrate
 from skinvae.pipelines.failures import user_errors
-from skinvae.pipelines.fitting import Fitted, fit, require_work_for_all
+from skinvae.pipelines.fitting import fit, require_work_for_all
 from skinvae.pipelines.progress import say
 from skinvae.pipelines.provenance import library_versions
 from skinvae.pipelines.runtime import ray_session, training_resources
 from skinvae.pipelines.train_images import TrainImages, decode_normals
 from skinvae.pipelines.train_plan import TrainPlan, digest_frame, make_train_plan
+from skinvae.pipelines.training_log import require_mlflow
 from skinvae.report.figures import png_bytes, training_curve
 from skinvae.report.model_card import model_card
 from skinvae.storage.bundle import (
-    CALIBRATION,
-    CONFIG,
-    SPLIT,
-    WEIGHTS,
     BundleConfig,
     has_bundle,
     read_bundle_config,
     write_bundle,
 )
+from skinvae.training.fitting import Fitted
+from skinvae.training.settings import WITHOUT_INFLUENCE
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ def train(
     `out` holds a model that other settings or data made, Interrupted if the user or the scheduler stops the job.
     """
     started = time.monotonic()
+    if config.train.mlflow:
+        require_mlflow()
     try:
         plan = make_train_plan(
             archives, labels=labels, normal=list(normal), out=out, groups=groups, config=config, command=command
@@ -91,7 +93,7 @@ def _run(plan: TrainPlan, *, started: float) -> TrainSummary:
         images = decode_normals(plan, resources)
         fitted = fit(plan, images, resources)
         say("scoring the held-out normals for calibration")
-        calibration, pictures = calibrate(images.dataset, fitted.weights, config=config, resources=resources)
+        calibration, pictures = calibrate(images.dataset, fitted, config=config, resources=resources)
     bundle = _bundle_config(plan, images, fitted)
     extras = _extras(plan, bundle, fitted, pictures)
     digest = write_bundle(
@@ -107,7 +109,7 @@ def _run(plan: TrainPlan, *, started: float) -> TrainSummary:
         best_epoch=fitted.best_epoch,
         validation_loss=bundle.training["validation_loss"],
         seconds=time.monotonic() - started,
-        files=sorted([WEIGHTS, CONFIG, CALIBRATION, SPLIT, *extras]),
+        files=_files(plan),
     )
 
 
@@ -135,8 +137,12 @@ def _summary_of_plan(plan: TrainPlan, *, done: bool) -> TrainSummary:
         best_epoch=config.training["best_epoch"] if config else 0,
         validation_loss=config.training["validation_loss"] if config else None,
         seconds=0.0,
-        files=sorted(one.name for one in plan.out.list_objects()) if done else [],
+        files=_files(plan) if done else [],
     )
+
+
+def _files(plan: TrainPlan) -> list[str]:
+    return sorted(one.name for one in plan.out.list_objects())
 
 
 def _extras(plan: TrainPlan, bundle: BundleConfig, fitted: Fitted, pictures: Figure) -> dict[str, bytes]:
@@ -153,18 +159,18 @@ def _extras(plan: TrainPlan, bundle: BundleConfig, fitted: Fitted, pictures: Fig
 
 
 def _bundle_config(plan: TrainPlan, images: TrainImages, fitted: Fitted) -> BundleConfig:
-    config, history = plan.config, fitted.history
-    best = history[(history["split"] == "validation") & (history["epoch"] == fitted.best_epoch)]
+    config = plan.config
     return BundleConfig(
         model=config.model,
         decode=config.images.policy,
-        beta=config.train.beta,
+        sigma=float(fitted.best["sigma"]),
+        objective=ObjectiveSettings(**config.train.model_dump(include=set(ObjectiveSettings.model_fields))),
         normal_classes=plan.normal,
-        training=config.train.model_dump()
+        training=config.train.model_dump(exclude=set(WITHOUT_INFLUENCE))
         | {
             "run_digest": plan.digest,
             "best_epoch": fitted.best_epoch,
-            "validation_loss": float(best["loss"].iloc[0]),
+            "validation_loss": float(fitted.best["loss"]),
         },
         data={
             "archives": [one.source.uri for one in plan.opened],

@@ -15,10 +15,12 @@ from skinvae.images.archives import Candidacy, candidacy, image_id
 from skinvae.images.decode import PREPROCESSING_VERSION
 from skinvae.metrics.labels import parse_groups, parse_labels
 from skinvae.pipelines.slicing import ArchivePart, OpenedArchive, missing_parts, open_archives
-from skinvae.pipelines.splitting import split_normals
 from skinvae.storage.filesystem import Location
 from skinvae.storage.frames import read_csv
 from skinvae.storage.pixel_table import Preparation
+from skinvae.storage.training_record import runs_of
+from skinvae.training.settings import WITHOUT_INFLUENCE
+from skinvae.training.splitting import split_normals
 
 _SLICE_SIZE = 256
 
@@ -41,7 +43,7 @@ class TrainPlan:
     @property
     def runs(self) -> Location:
         """Where training keeps its state until the bundle is written."""
-        return Location(f"{self.out.uri}.training", self.out.settings)
+        return runs_of(self.out)
 
 
 def make_train_plan(
@@ -95,8 +97,7 @@ def run_digest(source_ids: Sequence[str], *, split: pd.DataFrame, normal: Sequen
         "model": config.model.model_dump(),
         "images": config.images.policy.model_dump(),
         "preprocessing": PREPROCESSING_VERSION,
-        # How often a worker may fail changes nothing of what is learned.
-        "train": config.train.model_dump(exclude={"max_failures"}),
+        "train": config.train.model_dump(exclude=set(WITHOUT_INFLUENCE)),
         "calibration": config.score.calibration.model_dump(),
         "normal": sorted(normal),
         "sources": list(source_ids),

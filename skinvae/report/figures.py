@@ -100,12 +100,12 @@ def training_curve(history: pd.DataFrame, *, best_epoch: int | None = None) -> F
     if best_epoch is None and len(validation):
         best_epoch = int(validation["epoch"].to_numpy()[validation["loss"].to_numpy().argmin()])
     figure, panels = _grid(3, num_columns=3, panel_size=(3.6, 3.0))
-    titles = {"loss": "loss = reconst + beta kl", "reconst": "reconst = half the squared error", "kl": "KL divergence"}
-    # Pixels lie in [-1, 1]; dividing by sigma^2 = beta would make nats of the first two.
-    units = {"loss": "pixel units squared", "reconst": "pixel units squared", "kl": "nats"}
+    titles = {"loss": "loss, as minimised", "reconst": "reconst = half the squared error", "kl": "KL divergence"}
+    # Pixels lie in [-1, 1]; dividing by sigma^2 would make nats of reconst.
+    units = {"loss": "", "reconst": " (pixel units squared)", "kl": " (nats)"}
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        # The first epochs lie far above all others, the KL a thousandfold.
-        axes.set_yscale("log")
+        # The first epochs lie far above all others, the KL a thousandfold. A loss in nats may be negative.
+        axes.set_yscale("log" if (history[column] > 0).all() else "symlog")
         for index, split in enumerate(("train", "validation")):
             rows = history[history["split"] == split].sort_values("epoch")
             if len(rows):
@@ -113,7 +113,7 @@ def training_curve(history: pd.DataFrame, *, best_epoch: int | None = None) -> F
                 axes.plot(rows["epoch"].to_numpy(), rows[column].to_numpy(dtype=float), label=split, **style)
         if best_epoch is not None:
             axes.axvline(best_epoch, color="black", linestyle=":", linewidth=1, label=f"kept: epoch {best_epoch}")
-        axes.set(title=title, xlabel="epoch", ylabel=f"{column} per image ({units[column]})")
+        axes.set(title=title, xlabel="epoch", ylabel=f"{column} per image{units[column]}")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if panels[0].lines:
         panels[0].legend(fontsize="small")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from skinvae.model.objective import ObjectiveSettings
 from skinvae.storage.bundle import BundleConfig
 
 _TEMPLATE = """\
@@ -30,14 +31,15 @@ for that reason alone.
 `split.parquet` names every image of both sides. The licence of the images is that of their archive.
 
 ## Model
-{image_size} x {image_size} pixels, {num_latents} latents, {base_channels} base channels, beta = sigma^2 = {beta:g}.
+{image_size} x {image_size} pixels, {num_latents} latents, {base_channels} base channels; p(x|z) has sigma = {sigma:.4g}
+({how_sigma}), so that sigma^2 = {variance:.4g} is the paper's beta.
 
 ## Training
 Best of {num_epochs} epochs by validation loss: epoch {best_epoch}.
 
 {losses}
 
-loss = reconst + beta * kl; reconst = half the squared error summed over pixels on [-1, 1]; kl in nats.
+Objective: {objective}. {loss} reconst = half the squared error summed over pixels on [-1, 1]; kl in nats.
 
 ## How to make it again
 ```
@@ -62,9 +64,29 @@ def model_card(config: BundleConfig, *, history: pd.DataFrame, command: str) -> 
         image_size=config.model.image_size,
         num_latents=config.model.num_latents,
         base_channels=config.model.base_channels,
-        beta=config.beta,
+        sigma=config.sigma,
+        variance=config.variance,
+        how_sigma="learned" if config.objective.learn_sigma else "fixed",
+        objective=_objective(config.objective),
+        loss=_loss(config.objective),
         num_epochs=config.training["num_epochs"],
         best_epoch=config.training["best_epoch"],
         losses=losses,
         command=command or "skinvae train --help",
     )
+
+
+def _objective(settings: ObjectiveSettings) -> str:
+    if settings.objective == "iwae":
+        return f"the importance-weighted bound of {settings.num_samples} draws"
+    draws = "one draw" if settings.num_samples == 1 else f"{settings.num_samples} draws"
+    weighed = "" if settings.beta == 1 else f", its KL divergence weighed by beta = {settings.beta:g}"
+    return f"the evidence lower bound by {draws} of z an image{weighed}"
+
+
+def _loss(settings: ObjectiveSettings) -> str:
+    if settings.learn_sigma:
+        return "loss = the negative bound in nats;"
+    if settings.objective == "iwae":
+        return "loss = the negative bound times sigma^2, without its constant;"
+    return f"loss = reconst + sigma^2 * {'' if settings.beta == 1 else 'beta * '}kl;"

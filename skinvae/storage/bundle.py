@@ -22,6 +22,7 @@ from torch import Tensor
 
 from skinvae.errors import BundleError, InputError
 from skinvae.images.decode import PREPROCESSING_VERSION, DecodeSettings
+from skinvae.model.objective import ObjectiveSettings
 from skinvae.model.scorer import ScoringSettings
 from skinvae.model.vae import VAE, ModelSettings
 from skinvae.records import SPLIT_SCHEMA
@@ -39,13 +40,19 @@ class BundleConfig(BaseModel):
     model: ModelSettings
     decode: DecodeSettings
     preprocessing_version: str = PREPROCESSING_VERSION
-    beta: float = Field(gt=0, description="variance sigma^2 of p(x|z), and the weight of the KL in training")
+    sigma: float = Field(gt=0, description="standard deviation of p(x|z), fixed or as it was learned")
+    objective: ObjectiveSettings = Field(ObjectiveSettings(), description="what training minimised")
     normal_classes: list[str] = Field(description="the classes that training called normal")
     training: dict[str, Any] = Field(description="settings, seed, best epoch and losses of the training run")
     data: dict[str, Any] = Field(description="archives, counts and digest of the training set")
     calibration: ScoringSettings = Field(description="how the scores in calibration.parquet were computed")
     versions: dict[str, str] = Field(description="skinvae and the libraries that trained the model")
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of the files that loading depends on")
+
+    @property
+    def variance(self) -> float:
+        """sigma^2 of p(x|z)."""
+        return self.sigma**2
 
 
 @dataclass(frozen=True)

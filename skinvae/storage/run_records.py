@@ -33,12 +33,14 @@ _NUM_REQUESTS_AT_ONCE = 16
 Record = TypeVar("Record")
 
 
-class _Record(BaseModel):
+class LaxRecord(BaseModel):
+    """Written by one version of skinvae, read by others."""
+
     # What a later version adds is passed over.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class PlannedArchive(_Record):
+class PlannedArchive(LaxRecord):
     """One archive that a command names, as it was when the run began."""
 
     uri: str
@@ -50,7 +52,7 @@ class PlannedArchive(_Record):
     """URI of the prepared archive that is read in its place."""
 
 
-class RunPlan(_Record):
+class RunPlan(LaxRecord):
     """What a run was to do."""
 
     run_id: str
@@ -77,11 +79,10 @@ class RunState(str, Enum):
     FAILED = "failed"
 
 
-class Heartbeat(_Record):
-    """The latest sign of a run."""
+class Sign(LaxRecord):
+    """The latest that a driver said of itself."""
 
     run_id: str
-    scoring_id: str
     host: str
     pid: int
     started_at: datetime.datetime
@@ -90,16 +91,8 @@ class Heartbeat(_Record):
     state: RunState
     message: str = ""
     """Why it failed, or which archives could not be read to their ends."""
-    made: dict[str, int]
-    """Rows that this run made and committed, by status."""
-    adopted: dict[str, int]
-    """Rows that an earlier run had written and this one committed, by status."""
     images_per_second: float
     """Over the last minutes."""
-
-    @property
-    def num_rows(self) -> int:
-        return sum(self.made.values()) + sum(self.adopted.values())
 
     def age_seconds(self, now: datetime.datetime) -> float:
         """Since the sign; clocks of two machines may differ, so never below 0."""
@@ -108,6 +101,20 @@ class Heartbeat(_Record):
     def is_alive(self, now: datetime.datetime) -> bool:
         """Whether the driver is at work, as far as storage tells."""
         return self.state is RunState.RUNNING and self.age_seconds(now) <= _MISSED_BEATS * self.interval_seconds
+
+
+class Heartbeat(Sign):
+    """Of a job on a table."""
+
+    scoring_id: str
+    made: dict[str, int]
+    """Rows that this run made and committed, by status."""
+    adopted: dict[str, int]
+    """Rows that an earlier run had written and this one committed, by status."""
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.made.values()) + sum(self.adopted.values())
 
 
 @dataclass(frozen=True)

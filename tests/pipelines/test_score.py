@@ -51,7 +51,7 @@ def test_scores_are_those_of_the_model_applied_directly(table: str, model: str, 
     bundle = read_bundle(Location.parse(model))
     names, files = zip(*sorted(archive.members().items()), strict=True)
     pixels = [decode(data, size=32, settings=bundle.config.decode).pixels for data in files]
-    scorer = Scorer(bundle.build_model(), variance=bundle.config.beta, settings=ScoringSettings(), batch_size=7)
+    scorer = Scorer(bundle.build_model(), variance=bundle.config.variance, settings=ScoringSettings(), batch_size=7)
     direct = pd.DataFrame(scorer.score(np.stack(pixels)))
     direct["image_id"] = [image_id(name) for name in names]
     assert_same_scores(read(table), direct)

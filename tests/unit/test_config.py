@@ -21,7 +21,7 @@ def test_the_defaults_are_the_paper_s() -> None:
     config = build_config({})
     assert config.model.model_dump() == {"image_size": 128, "base_channels": 64, "num_latents": 300}
     train = config.train
-    assert (train.num_epochs, train.batch_size, train.learning_rate, train.beta) == (40, 32, 1e-4, 0.01)
+    assert (train.num_epochs, train.batch_size, train.learning_rate, train.sigma) == (40, 32, 1e-4, 0.1)
     assert (config.score.mode, config.score.num_samples, config.score.max_rejects) == ("exact", 15, 0.01)
 
 
@@ -39,7 +39,7 @@ def test_assignments_beat_the_environment_which_beats_the_file(monkeypatch: pyte
     assert build_config(file_values).train.num_epochs == 5
     config = build_config(file_values, ["train.num_epochs=9"])
     # Each source overrides single settings, never a whole section.
-    assert (config.train.num_epochs, config.train.batch_size, config.train.beta) == (9, 2, 0.01)
+    assert (config.train.num_epochs, config.train.batch_size, config.train.sigma) == (9, 2, 0.1)
     assert (config.model.num_latents, config.model.image_size) == (7, 128)
 
 
@@ -155,8 +155,7 @@ def test_every_shipped_file_loads_and_says_something(path: Path) -> None:
 
 def test_the_paper_s_file_is_the_defaults() -> None:
     paper, default = load_config(str(ROOT / "configs" / "paper.toml")), build_config({})
-    assert (paper.model, paper.score) == (default.model, default.score)
-    assert (paper.train.beta, paper.train.num_epochs) == (default.train.beta, default.train.num_epochs)
+    assert (paper.model, paper.train, paper.score) == (default.model, default.train, default.score)
 
 
 changes = st.fixed_dictionaries(

@@ -10,6 +10,7 @@ import pytest
 
 from skinvae.errors import InputError, Interrupted
 from skinvae.images.decode import DecodeSettings
+from skinvae.pipelines import recorder as recorder_module
 from skinvae.pipelines import run_recording
 from skinvae.pipelines.committing import Committer
 from skinvae.pipelines.run_recording import RunRecorder
@@ -111,7 +112,7 @@ def test_a_record_that_cannot_be_written_ends_no_job(table: ScoreTable, capsys: 
 
 def test_a_write_that_hangs_holds_no_job_up(table: ScoreTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_recording, "write_heartbeat", lambda *_: time.sleep(60))
-    monkeypatch.setattr(run_recording, "_FAREWELL_SECONDS", 0.2)
+    monkeypatch.setattr(recorder_module, "_FAREWELL_SECONDS", 0.2)
     started = time.monotonic()
     with recorder(table, committer(table)):
         pass

@@ -41,7 +41,7 @@ def config(**changes: object) -> BundleConfig:
     values = {
         "model": MODEL,
         "decode": DecodeSettings(),
-        "beta": 0.01,
+        "sigma": 0.125,
         "normal_classes": ["NV"],
         "training": {"seed": 3, "losses": [2.5, 1.25]},
         "data": {"archives": ["a.zip"]},
@@ -103,7 +103,7 @@ def test_the_digest_is_the_config_s_and_depends_on_all_that_scoring_needs(tmp_pa
     same = {digest("a"), digest("b"), digest("c", extras={"MODEL_CARD.md": b"card"})}
     assert len(same) == 1
     assert same == {hashlib.sha256((tmp_path / "a" / CONFIG).read_bytes()).hexdigest()}
-    others = {digest("d", seed=1), digest("e", beta=0.02), digest("f", decode=DecodeSettings(strict=False))}
+    others = {digest("d", seed=1), digest("e", sigma=0.25), digest("f", decode=DecodeSettings(strict=False))}
     assert len(same | others) == 4
 
 
@@ -184,8 +184,8 @@ def test_no_bundle_is_one_sentence_with_the_place(location: Location) -> None:
         ("", "the file"),
         ("{}", "model: Field required"),
         ("[1]", "the file"),
-        (config().model_dump_json().replace("0.01", "-1"), "beta"),
-        (config().model_dump_json().replace('"beta"', '"bета"'), "beta"),
+        (config().model_dump_json().replace("0.125", "-1"), "sigma"),
+        (config().model_dump_json().replace('"sigma"', '"sіgma"'), "sigma"),
     ],
 )
 def test_a_malformed_config_names_the_field(location: Location, text: str, words: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 import safetensors
 import torch
 
-from skinvae.model.objective import vae_loss
+from skinvae.model.objective import Objective, ObjectiveSettings
 from skinvae.model.vae import VAE, ModelSettings
 from skinvae.storage.checkpoints import load_checkpoint, load_state, load_weights, save_checkpoint
 
@@ -26,7 +26,7 @@ def train(model: VAE, optimizer: torch.optim.Adam, *, steps: range) -> None:
     for step in steps:
         rng = torch.Generator().manual_seed(step)
         x_BCHW = torch.rand(4, 3, 32, 32, generator=rng) * 2 - 1
-        loss = vae_loss(x_BCHW, *model(x_BCHW, torch.randn(4, 3, generator=rng)), beta=0.01)
+        loss = Objective(ObjectiveSettings())(model, x_BCHW, torch.randn(4, 1, 3, generator=rng))
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()

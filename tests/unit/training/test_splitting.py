@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skinvae.pipelines.splitting import split_normals
 from skinvae.records import SPLIT_SCHEMA
+from skinvae.training.splitting import split_normals
 
 ids = st.lists(st.text("abcdef0123", min_size=1, max_size=4), min_size=2, max_size=40, unique=True)
 KNOWN = ["i0", "i6", "i7"]

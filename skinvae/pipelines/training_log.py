@@ -1,0 +1,113 @@
+"""What follows a training run epoch by epoch: TensorBoard logs beside the model, and MLflow where it is asked for."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train import Checkpoint
+from tensorboardX import SummaryWriter
+
+from skinvae.errors import UsageError
+from skinvae.pipelines.progress import say
+from skinvae.storage.filesystem import Location
+from skinvae.training.trainer import Row
+
+TENSORBOARD = "tensorboard"
+"""Folder of the bundle."""
+
+CURVES = ("loss", "reconst", "kl", "sigma")
+
+
+def scalars_of(rows: Sequence[Row]) -> dict[str, float]:
+    """'loss/train', 'loss/validation' and so on, and images/s, of one epoch's rows."""
+    scalars = {f"{name}/{row['split']}": float(row[name]) for row in rows for name in CURVES}
+    for row in rows:
+        if float(row.get("seconds", 0)) > 0:
+            scalars["images_per_second"] = float(row["num_images"]) / float(row["seconds"])
+    return scalars
+
+
+class EpochLog(ray.train.UserCallback):
+    """Ray Train's callback behind every epoch, in the process that controls the workers.
+
+    A log that cannot be written is no reason to end a run.
+    """
+
+    def __init__(self, sinks: Sequence[TensorBoardLog | MlflowLog]) -> None:
+        self._sinks = list(sinks)
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        """Called when all workers have reported and the checkpoint is stored."""
+        rows: list[Row] = metrics[0]["rows"]
+        for sink in list(self._sinks):
+            try:
+                if rows:
+                    sink.write(metrics[0]["epoch"], scalars_of(rows))
+            except Exception as error:  # noqa: BLE001 whatever it is, the training matters and its log does not
+                say(f"note: {type(sink).__name__} ends: {error}")
+                self._sinks.remove(sink)
+
+
+class TensorBoardLog:
+    """One event file of this attempt in the folder; a resumed run adds another, and TensorBoard joins them."""
+
+    def __init__(self, folder: Location) -> None:
+        self._folder = folder
+        self._name = f"events.out.tfevents.{int(time.time())}.{uuid.uuid4().hex[:8]}"
+        self._epochs: list[tuple[int, float, dict[str, float]]] = []
+
+    def write(self, epoch: int, scalars: dict[str, float]) -> None:
+        """Store the whole file anew: object stores cannot append, and it is small."""
+        self._epochs.append((epoch, time.time(), scalars))
+        with tempfile.TemporaryDirectory(prefix="skinvae-tensorboard-") as folder:
+            with SummaryWriter(folder) as writer:
+                for step, wall_time, values in self._epochs:
+                    for name, value in values.items():
+                        writer.add_scalar(name, value, step, walltime=wall_time)
+            (file,) = Path(folder).iterdir()
+            (self._folder / self._name).write_bytes(file.read_bytes())
+
+
+class MlflowLog:
+    """One MLflow run for a training run, however often it is resumed; named by the training run's digest."""
+
+    def __init__(self, tracking_uri: str, *, run: str, params: dict[str, Any]) -> None:
+        require_mlflow()
+        self._tracking_uri, self._run, self._params = tracking_uri, run, params
+        self._client: Any = None
+        self._run_id = ""
+
+    def write(self, epoch: int, scalars: dict[str, float]) -> None:
+        """Log the epoch's metrics."""
+        if self._client is None:
+            self._begin()
+        for name, value in scalars.items():
+            self._client.log_metric(self._run_id, name, value, step=epoch)
+
+    def _begin(self) -> None:
+        import mlflow
+
+        self._client = mlflow.MlflowClient(self._tracking_uri)
+        found = self._client.get_experiment_by_name("skinvae")
+        experiment = found.experiment_id if found else self._client.create_experiment("skinvae")
+        runs = self._client.search_runs([experiment], f"attributes.run_name = '{self._run}'")
+        if runs:
+            self._run_id = runs[0].info.run_id
+            return
+        self._run_id = self._client.create_run(experiment, run_name=self._run).info.run_id
+        for name, value in self._params.items():
+            self._client.log_param(self._run_id, name, value)
+
+
+def require_mlflow() -> None:
+    """Raises UsageError where it is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec("mlflow") is None:
+        raise UsageError("train.mlflow is set, but MLflow is not installed: pip install 'skinvae[mlflow]'")

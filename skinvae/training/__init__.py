@@ -1,0 +1,1 @@
+"""Training in pure torch: what a worker does, on one processor or beside others; knows no Ray."""
