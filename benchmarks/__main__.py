@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import report
+from benchmarks import page, report
 from benchmarks.harness import Part, Scale, machine, num_cores
 from tests.isic import ISIC
 
@@ -89,6 +89,8 @@ def main(arguments: Sequence[str]) -> int:
                 outcome = "measured"
             console.print(f"{name:10} {outcome} in {time.perf_counter() - started:,.0f} s", highlight=False)
             progress.advance(bar)
+    if out == RESULTS:
+        page.refresh(measured)
     console.print(f"results: {out}", highlight=False)
     for sentence in failures:
         console.print(sentence, style="red", highlight=False)

@@ -49,7 +49,7 @@ def markdown(parts: Sequence[dict[str, Any]]) -> str:
     """A page with a table a part, and the floors at its end."""
     pages = ["# Measured\n", "Written by `make bench`; do not edit. Rates are medians of interleaved rounds.\n"]
     for part in parts:
-        pages += [f"## {part['title']}\n", f"{_about(part)}\n", _table(part["rows"])]
+        pages += [f"## {part['title']}\n", f"{_about(part)}\n", table(part["rows"])]
         pages += ["".join(f"- {note}\n" for note in part["notes"])] if part["notes"] else []
     floors = [
         {
@@ -64,7 +64,7 @@ def markdown(parts: Sequence[dict[str, Any]]) -> str:
         for part in parts
         for floor in part["floors"]
     ]
-    pages += ["## Floors\n", _table(floors)] if floors else []
+    pages += ["## Floors\n", table(floors)] if floors else []
     return "\n".join(pages)
 
 
@@ -130,7 +130,8 @@ def _bars(part: dict[str, Any]) -> list[tuple[str, float]]:
     return [(str(row[label]), row[value]) for row in part["rows"] if isinstance(row.get(value), int | float)]
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as Markdown; every column that any row has."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     is_number = {name: any(isinstance(row.get(name), int | float) for row in rows) for name in columns}
     lines = [_line(columns), _line("---:" if is_number[name] else "---" for name in columns)]

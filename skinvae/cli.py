@@ -270,16 +270,15 @@ def evaluate(
 def status(table: AnyTable, scoring_id: ScoringId = None, as_json: AsJson = False) -> None:
     """Say how far the jobs on a table, or a training run, are, how fast, how long still, and whether a driver lives."""
     from skinvae.audit.status import read_status
-    from skinvae.storage.bundle import has_bundle
+    from skinvae.audit.training import read_training
     from skinvae.storage.filesystem import Location
-    from skinvae.storage.training_record import read_training_record
 
     place = Location.parse(table)
-    record = read_training_record(place)
-    if record is not None or has_bundle(place):
-        print_training_status(place, record, as_json=as_json)
-        return
-    print_status(read_status(place, scoring_id=scoring_id), as_json=as_json)
+    training = read_training(place)
+    if training is not None:
+        print_training_status(training, as_json=as_json)
+    else:
+        print_status(read_status(place, scoring_id=scoring_id), as_json=as_json)
 
 
 @app.command(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,12 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from skinvae.audit.status import TableStatus
+    from skinvae.audit.training import Training
     from skinvae.audit.verification import Verification
     from skinvae.pipelines.slice_job import JobSummary
     from skinvae.pipelines.train import TrainSummary
     from skinvae.pipelines.usage import Usage, Workers
     from skinvae.report.evaluation import Evaluation
-    from skinvae.storage.filesystem import Location
-    from skinvae.storage.training_record import TrainingRecord
 
 
 _SHOWN_SECONDS = 0.05
@@ -155,25 +153,14 @@ def print_status(status: TableStatus, *, as_json: bool) -> None:
         Console(highlight=False).print(status_page(status))
 
 
-def print_training_status(place: Location, record: TrainingRecord | None, *, as_json: bool) -> None:
-    """How far a training run is; without a record of one, the model that is there."""
-    from skinvae.report.training_status import model_document, model_page, training_document, training_page
-    from skinvae.storage.bundle import read_bundle_config
+def print_training_status(training: Training, *, as_json: bool) -> None:
+    """How far a training run is, or the model that it made."""
+    from skinvae.report.training_status import training_document, training_page
 
-    now = datetime.datetime.now(datetime.timezone.utc)
-    if record is not None:
-        page, document = (
-            training_page(record, out=place.uri, now=now),
-            training_document(record, out=place.uri, now=now),
-        )
-    else:
-        config, digest = read_bundle_config(place)
-        page = model_page(config, out=place.uri, model_id=digest[:16])
-        document = model_document(config, out=place.uri, model_id=digest[:16])
     if as_json:
-        print_json(document)
+        print_json(training_document(training))
     else:
-        Console(highlight=False).print(page)
+        Console(highlight=False).print(training_page(training))
 
 
 def print_verification(found: Verification, *, as_json: bool) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,17 +45,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = load_config(str(options.config))
     name = Path(options.config).stem
     experiment = Experiment(name, config.model, config.train, num_seeds=options.seeds)
-    folder = options.work / name
-    data = load(options.data, image_size=config.model.image_size, cache=options.work, say=_say)
+    folder = options.work / f"{name}-{experiment.digest}"
+    try:
+        data = load(options.data, image_size=config.model.image_size, cache=options.work, say=_say)
+    except FileNotFoundError as error:
+        parser.error(str(error))
     results = [
         run(experiment, data, split_by=split_by, seed=seed, folder=folder, device=options.device, say=_say)
         for seed in range(options.seeds)
         for split_by in SPLITS
     ]
-    about = machine() | {"command": f"python -m benchmarks.reproduction --config {options.config}"}
+    given = sys.argv[1:] if arguments is None else arguments
+    about = machine() | {"command": shlex.join(["python", "-m", "benchmarks.reproduction", *given])}
     document = {
         "name": name,
-        "is_papers": name == "paper",
+        "is_papers": experiment.is_papers,
         "model": config.model.model_dump(),
         "train": config.train.model_dump(),
         "about": about,

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from skinvae.images.decode import DecodeSettings, decode
+from skinvae.images.decode import PREPROCESSING_VERSION, DecodeSettings, decode
 from skinvae.metrics.labels import parse_groups, parse_labels
 
 ARCHIVE = "ISIC2018_Task3_Training_Input.zip"
@@ -48,11 +48,13 @@ def load(folder: Path, *, image_size: int, cache: Path, say: Callable[[str], Non
     with zipfile.ZipFile(folder / ARCHIVE) as archive:
         members = sorted(name for name in archive.namelist() if name.lower().endswith(".jpg"))
     ids = [Path(name).stem for name in members]
-    kept = cache / f"pixels-{image_size}-{len(ids)}.npy"
+    kept = cache / f"pixels-{image_size}-v{PREPROCESSING_VERSION}-{len(ids)}.npy"
     if not kept.exists():
         say(f"decoding {len(ids):,} images to {image_size}x{image_size}")
         cache.mkdir(parents=True, exist_ok=True)
-        np.save(kept, _decoded(folder / ARCHIVE, members, image_size=image_size))
+        unfinished = kept.with_suffix(".unfinished.npy")
+        np.save(unfinished, _decoded(folder / ARCHIVE, members, image_size=image_size))
+        unfinished.rename(kept)
     return Data(ids, np.load(kept), labels.loc[ids].to_numpy(), lesions)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -14,13 +15,14 @@ import pandas as pd
 import safetensors.torch
 
 from benchmarks.reproduction.data import Data
+from skinvae.images.decode import PREPROCESSING_VERSION
 from skinvae.metrics.protocols import PAPER_NUM_ABNORMAL, PAPER_NUM_DRAWS, PAPER_NUM_NORMAL, paper_protocol
 from skinvae.model.bounds import ScoreMode
 from skinvae.model.scorer import Scorer, ScoringSettings
 from skinvae.model.vae import VAE, ModelSettings
 from skinvae.records import SCORES
 from skinvae.training.fitting import Fitted, fit_in_process
-from skinvae.training.settings import TrainSettings
+from skinvae.training.settings import WITHOUT_INFLUENCE, TrainSettings
 from skinvae.training.splitting import split_normals
 from skinvae.training.trainer import Row, epoch_line
 
@@ -37,7 +39,6 @@ class Experiment:
     """What is trained, and how the test sets are drawn."""
 
     name: str
-    """'paper' for the paper's model and training, else what it is instead."""
     model: ModelSettings
     train: TrainSettings
     num_seeds: int
@@ -45,6 +46,21 @@ class Experiment:
     num_abnormal: int = PAPER_NUM_ABNORMAL
     num_draws: int = PAPER_NUM_DRAWS
     num_samples: int = 15
+
+    @property
+    def is_papers(self) -> bool:
+        """Whether model and training are the paper's, whatever the file is called that they were read from."""
+        without = {"seed", "num_workers", *WITHOUT_INFLUENCE}
+        return self.model == ModelSettings() and self.train.model_dump(exclude=without) == TrainSettings().model_dump(
+            exclude=without
+        )
+
+    @property
+    def digest(self) -> str:
+        """Of all that a seed's result depends on, but for the code."""
+        described = [self.model.model_dump(), self.train.model_dump(exclude=set(WITHOUT_INFLUENCE))]
+        described += [PREPROCESSING_VERSION, self.num_normal, self.num_abnormal, self.num_draws, self.num_samples]
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run(
@@ -136,14 +152,16 @@ def _aurocs(experiment: Experiment, scores: pd.DataFrame, *, seed: int) -> list[
     """AUROC by mode, leak, score and target: mean and standard deviation over the draws of test sets."""
     found = []
     for mode in MODES:
+        of_mode = scores[scores["mode"] == mode]
         for leak in (False, True):
             protocol = paper_protocol(
-                scores[(scores["mode"] == mode) & (leak | ~scores["is_leaked"])],
+                of_mode[~of_mode["is_leaked"]],
                 normal=[NORMAL],
                 seed=seed,
                 num_draws=experiment.num_draws,
-                num_normal=experiment.num_normal + (NUM_LEAKED if leak else 0),
+                num_normal=experiment.num_normal,
                 num_abnormal=experiment.num_abnormal,
+                also=of_mode[of_mode["is_leaked"]] if leak else None,
             )
             rows = protocol.frame.assign(mode=mode, leak=leak).to_dict("records")
             found += [{str(name): value for name, value in row.items()} for row in rows]

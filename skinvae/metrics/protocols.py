@@ -57,9 +57,11 @@ def paper_protocol(
     num_draws: int = PAPER_NUM_DRAWS,
     num_normal: int = PAPER_NUM_NORMAL,
     num_abnormal: int = PAPER_NUM_ABNORMAL,
+    also: pd.DataFrame | None = None,
 ) -> PaperProtocol:
     """Evaluate draws of `num_normal` normals and `num_abnormal` images of each class from `LabelJoin.evaluated`.
 
+    The normals `also` are added to every draw, whose other images are the same without them.
     Without replacement within a draw; a side with fewer images gives all it has. The standard deviation is that of the
     draws, which share images: it says how far one test set strays from another, not how well the archive is known.
     Raises LabelsError where either side has no image, ValueError for fewer than two draws.
@@ -77,7 +79,10 @@ def paper_protocol(
         )
         for draw in range(num_draws)
     )
+    if also is not None:
+        draws = (pd.concat([images, also], ignore_index=True) for images in draws)
     values = np.stack([_aurocs(images, normal=normal, classes=classes) for images in draws])
+    size_normal += 0 if also is None else len(also)
     missing = [("normal", num_available, num_normal)] if num_available < num_normal else []
     missing += [(name, sizes[name], num_abnormal) for name in classes if sizes[name] < num_abnormal]
     return PaperProtocol(

@@ -57,6 +57,9 @@ BATCH_SIZES = {"cpu": (16, 60), "cuda": (128, 960)}
 _BATCHES_PER_CALL = 4
 """On a GPU: while it works on one, the processor prepares the next."""
 
+_BATCHES_PER_THREAD = 2
+"""On a CPU, in one call: at the end of a call its threads wait for the last of them."""
+
 Fetch = Callable[[], NDArray[np.float64]]
 """Waits for the scores of a launched batch: (len(NAMES), B)."""
 
@@ -102,8 +105,11 @@ class Scorer:
 
     @property
     def batch_size(self) -> int:
-        """A good number of images for one call of `score`: what is encoded at once, by each thread of a CPU."""
-        return self._step * (_BATCHES_PER_CALL if self._cpu_threads is None else self._cpu_threads.count)
+        """A good number of images for one call of `score`: some times what is encoded at once."""
+        if self._cpu_threads is None:
+            return self._step * _BATCHES_PER_CALL
+        num_threads = self._cpu_threads.count
+        return self._step * (num_threads * _BATCHES_PER_THREAD if num_threads > 1 else 1)
 
     @property
     def decode_batch_size(self) -> int:

@@ -27,7 +27,7 @@ from skinvae.storage.checkpoints import load_state, load_weights
 from skinvae.training.fitting import Fitted
 from skinvae.training.images import global_batches
 from skinvae.training.settings import TrainSettings
-from skinvae.training.trainer import Row, best_epoch, only_vae
+from skinvae.training.trainer import Row, only_vae
 
 
 def fit(plan: TrainPlan, images: TrainImages, resources: Resources) -> Fitted:
@@ -163,9 +163,9 @@ def _fitted(result: ray.train.Result, settings: TrainSettings) -> Fitted:
     assert result.checkpoint
     with result.checkpoint.as_directory() as folder:
         history: list[Row] = load_state(Path(folder))["history"]
-    best = best_epoch(history)
-    (checkpoint,) = (one for one, metrics in result.best_checkpoints if metrics["epoch"] == best["epoch"])
-    with checkpoint.as_directory() as folder:
+    kept, metrics = min(result.best_checkpoints, key=lambda pair: (pair[1]["validation_loss"], pair[1]["epoch"]))
+    (best,) = (row for row in history if row["split"] == "validation" and row["epoch"] == metrics["epoch"])
+    with kept.as_directory() as folder:
         weights = only_vae(load_weights(Path(folder)))
     return Fitted(weights, best, pd.DataFrame(history))
 

@@ -175,6 +175,7 @@ def _bundle_config(plan: TrainPlan, images: TrainImages, fitted: Fitted) -> Bund
         data={
             "archives": [one.source.uri for one in plan.opened],
             "source_ids": [one.source.source_id for one in plan.opened],
+            "licence": config.train.data_licence,
             "num_train": images.num_train,
             "num_validation": images.num_validation,
             "split_digest": digest_frame(images.split),

@@ -28,7 +28,7 @@ for that reason alone.
 | split by | {split_by} |
 | SHA-256 of the split | `{split_digest}` |
 
-`split.parquet` names every image of both sides. The licence of the images is that of their archive.
+`split.parquet` names every image of both sides. Licence of the images: {licence}.
 
 ## Model
 {image_size} x {image_size} pixels, {num_latents} latents, {base_channels} base channels; p(x|z) has sigma = {sigma:.4g}
@@ -38,7 +38,7 @@ for that reason alone.
 Best of {num_epochs} epochs by validation loss: epoch {best_epoch}.
 
 {losses}
-
+{curve}
 Objective: {objective}. {loss} reconst = half the squared error summed over pixels on [-1, 1]; kl in nats.
 
 ## How to make it again
@@ -72,6 +72,8 @@ def model_card(config: BundleConfig, *, history: pd.DataFrame, command: str) -> 
         num_epochs=config.training["num_epochs"],
         best_epoch=config.training["best_epoch"],
         losses=losses,
+        curve="\n![Losses by epoch](training_curve.png)\n" if len(history) > 1 else "",
+        licence=config.data.get("licence") or "not stated when the model was trained (`train.data_licence`)",
         command=command or "skinvae train --help",
     )
 

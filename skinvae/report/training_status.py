@@ -10,22 +10,57 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from skinvae.audit.training import Training
 from skinvae.report.status import clock
-from skinvae.storage.bundle import BundleConfig
 from skinvae.storage.run_records import RunState
 from skinvae.storage.training_record import TrainingRecord
 
 _BAR_WIDTH = 40
 
 
-def training_page(record: TrainingRecord, *, out: str, now: datetime.datetime) -> Group:
-    """What the terminal shows of a run under way, or of one that ended without a model. 80 columns suffice."""
+def training_page(training: Training) -> RenderableType:
+    """What the terminal shows. 80 columns suffice."""
+    if training.record is not None:
+        return _run_page(training.record, out=training.out, now=training.now)
+    assert training.model is not None
+    facts = training.model.training
+    return Group(
+        Text(f"model {training.out}, id {training.model_id}", style="bold"),
+        Text(
+            f"trained on {training.model.data['num_train']:,} images; best of {facts['num_epochs']} epochs is epoch "
+            f"{facts['best_epoch']}, validation loss {facts['validation_loss']:,.1f}"
+        ),
+    )
+
+
+def training_document(training: Training) -> dict[str, Any]:
+    """For JSON."""
+    record, model, now = training.record, training.model, training.now
+    if record is not None:
+        is_alive = record.is_alive(now)
+        return {
+            "out": training.out,
+            "kind": "training",
+            **record.model_dump(mode="json"),
+            "age_seconds": record.age_seconds(now),
+            "is_alive": is_alive,
+            "eta_seconds": record.eta_seconds if is_alive else None,
+        }
+    assert model is not None
+    return {
+        "out": training.out,
+        "kind": "model",
+        "model_id": training.model_id,
+        "training": model.training,
+        "data": model.data,
+    }
+
+
+def _run_page(record: TrainingRecord, *, out: str, now: datetime.datetime) -> Group:
     share = record.num_done / record.num_planned if record.num_planned else 1.0
     grid = Table.grid(padding=(0, 1))
-    passes = f"epoch {record.epoch} of {record.num_epochs}"
-    grid.add_row(
-        ProgressBar(total=1.0, completed=min(1.0, share), width=_BAR_WIDTH), f"{int(100 * min(share, 1))} %", passes
-    )
+    bar = ProgressBar(total=1.0, completed=min(1.0, share), width=_BAR_WIDTH)
+    grid.add_row(bar, f"{int(100 * min(share, 1))} %", f"epoch {record.epoch} of {record.num_epochs}")
     parts: list[RenderableType] = [Text(f"training of {out}, run {record.run_id}", style="bold"), grid]
     parts.append(Text(f"workers   {record.num_workers}"))
     parts.append(Text(f"speed     {_speed(record, now)}"))
@@ -35,35 +70,6 @@ def training_page(record: TrainingRecord, *, out: str, now: datetime.datetime) -
         parts.append(Text(f"best      epoch {record.best['epoch']}: validation {_losses(record.best)}"))
     parts.append(Text(f"driver    {_driver(record, now)}"))
     return Group(*parts)
-
-
-def model_page(config: BundleConfig, *, out: str, model_id: str) -> Group:
-    """What the terminal shows of a model that is there."""
-    training = config.training
-    return Group(
-        Text(f"model {out}, id {model_id}", style="bold"),
-        Text(
-            f"trained on {config.data['num_train']:,} images; best of {training['num_epochs']} epochs is epoch "
-            f"{training['best_epoch']}, validation loss {training['validation_loss']:,.1f}"
-        ),
-    )
-
-
-def training_document(record: TrainingRecord, *, out: str, now: datetime.datetime) -> dict[str, Any]:
-    """For JSON."""
-    return {
-        "out": out,
-        "kind": "training",
-        **record.model_dump(mode="json"),
-        "age_seconds": record.age_seconds(now),
-        "is_alive": record.is_alive(now),
-        "eta_seconds": record.eta_seconds if record.is_alive(now) else None,
-    }
-
-
-def model_document(config: BundleConfig, *, out: str, model_id: str) -> dict[str, Any]:
-    """For JSON."""
-    return {"out": out, "kind": "model", "model_id": model_id, "training": config.training, "data": config.data}
 
 
 def _losses(row: dict[str, int | float | str]) -> str:

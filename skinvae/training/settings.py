@@ -34,6 +34,7 @@ class TrainSettings(ObjectiveSettings):
         0, ge=0, description="go on with as few where nodes are lost; batches stay those of num_workers; 0 = all"
     )
     max_failures: int = Field(3, ge=0, description="how often a lost worker restarts training from its last epoch")
+    data_licence: str | None = Field(None, description="licence of the training images, for the model card")
     tensorboard: bool = Field(default=True, description="write TensorBoard logs beside the model")
     mlflow: str | None = Field(None, description="tracking URI of an MLflow server to log to; needs skinvae[mlflow]")
 
@@ -44,5 +45,5 @@ class TrainSettings(ObjectiveSettings):
         return self
 
 
-WITHOUT_INFLUENCE = frozenset({"min_workers", "max_failures", "tensorboard", "mlflow"})
+WITHOUT_INFLUENCE = frozenset({"min_workers", "max_failures", "data_licence", "tensorboard", "mlflow"})
 """Settings that change nothing of what is learned."""

@@ -76,8 +76,18 @@ def test_the_bundle_has_a_card_and_pictures(model: str) -> None:
     card = Path(model, "MODEL_CARD.md").read_text()
     assert "no diagnosis" in card
     assert "| trained on | 4" in card
+    assert "Licence of the images: not stated" in card
+    assert "![Losses by epoch](training_curve.png)" in card
+    assert "Objective: the evidence lower bound by one draw of z an image. loss = reconst + sigma^2 * kl;" in card
     for picture in ("training_curve.png", "reconstructions.png"):
         assert Path(model, picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_status_of_a_model_is_what_it_was_trained_on(model: str) -> None:
+    command = skinvae_command("status", model, "--json")
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (found["kind"], found["model_id"]) == ("model", read_bundle(Location.parse(model)).model_id)
+    assert found["training"]["best_epoch"] >= 1
 
 
 def test_tensorboard_s_logs_are_beside_the_model(model: str) -> None:

@@ -122,7 +122,7 @@ def test_a_process_that_cannot_score_a_blank_image_blames_none(tmp_path: Path, m
 
 
 def _make_mistaken(bundle: ModelBundle, _: ScoringSettings, __: Placement, *, message: str) -> FastScorer:
-    assert bundle.config.sigma == 0.1
+    assert bundle.config.sigma == 0.125
     raise ValueError(message)
 
 

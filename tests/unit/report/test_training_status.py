@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from skinvae.audit.training import Training, read_training
+from skinvae.errors import BundleError
 from skinvae.report.training_status import training_document, training_page
 from skinvae.storage.filesystem import Location
 from skinvae.storage.run_records import RunState
@@ -32,7 +35,7 @@ def record(*, seconds_ago: float = 3, **changes: object) -> TrainingRecord:
 def page_of(one: TrainingRecord) -> str:
     console = Console(width=80)
     with console.capture() as captured:
-        console.print(training_page(one, out="OUT", now=NOW))
+        console.print(training_page(Training("OUT", NOW, record=one)))
     text = captured.get()
     assert max(map(len, text.splitlines())) <= 80
     return " ".join(text.split())
@@ -70,7 +73,7 @@ def test_other_states(changes: dict[str, object], words: str) -> None:
 
 
 def test_the_document_has_no_eta_without_a_driver() -> None:
-    alive, dead = (training_document(record(seconds_ago=age), out="OUT", now=NOW) for age in (3, 90))
+    alive, dead = (training_document(Training("OUT", NOW, record=record(seconds_ago=age))) for age in (3, 90))
     assert json.loads(json.dumps(alive))["eta_seconds"] == 125.0
     assert (alive["is_alive"], dead["is_alive"], dead["eta_seconds"]) == (True, False, None)
 
@@ -80,3 +83,10 @@ def test_a_record_is_read_back(tmp_path: object) -> None:
     assert read_training_record(out) is None
     write_training_record(out, record())
     assert read_training_record(out) == record()
+    found = read_training(out)
+    assert found is not None
+    assert (found.record, found.model) == (record(), None)
+    assert read_training(Location.parse(f"{tmp_path}/elsewhere")) is None
+    Path(f"{out.uri}.training", "status.json").write_text("{}")
+    with pytest.raises(BundleError, match="no record of a training run"):
+        read_training(out)
