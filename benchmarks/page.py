@@ -20,7 +20,8 @@ TRICKS = {
     "without phase output": "the last layer as one 3x3 convolution to four phases",
     "without cached draws": "from 8x8 on, as many draws at once as the cache holds",
     "without channels last": "channels last in memory",
-    "no trick at all": "all of them",
+    "without a batch for each thread": "a batch for each thread, instead of threads that share operations",
+    "no trick at all": "all of them but the last",
 }
 ACCURATE = ("vae_reconst", "vae_kl", "iwae", "iwae_kl", "ess")
 

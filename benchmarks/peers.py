@@ -35,6 +35,9 @@ KERNEL, DECODE = "limit: kernel alone", "limit: decoding alone"
 
 MODULES = {
     SKINVAE: "product",
+    # The limits that skinvae is held against come right behind it: a machine may be slower some minutes later.
+    KERNEL: "kernel_alone",
+    DECODE: "decode_alone",
     DEFAULT: "product_default",
     LOOP: "loop",
     LOOP_OURS: "loop_product_scorer",
@@ -42,8 +45,6 @@ MODULES = {
     NATIVE: "dataframe_native",
     DOCUMENTATION: "documentation",
     AUTHORS: "authors",
-    KERNEL: "kernel_alone",
-    DECODE: "decode_alone",
 }
 SAME_SCORES = {LOOP, LOOP_OURS, DAFT, DOCUMENTATION, AUTHORS}
 """Ways that score the same pixels with the same draws in float32."""

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -243,7 +244,10 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return _unknown(key)
-    return f"setting {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    given = problem["input"]
+    # Credentials in a URI are refused, and not printed either.
+    shown = "(not shown)" if isinstance(given, str) and "@" in urlsplit(given).netloc else repr(given)
+    return f"setting {key} = {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _unknown(key: str) -> str:

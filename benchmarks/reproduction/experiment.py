@@ -50,7 +50,7 @@ class Experiment:
     @property
     def is_papers(self) -> bool:
         """Whether model and training are the paper's, whatever the file is called that they were read from."""
-        without = {"seed", "num_workers", *WITHOUT_INFLUENCE}
+        without = {"seed", *WITHOUT_INFLUENCE}
         return self.model == ModelSettings() and self.train.model_dump(exclude=without) == TrainSettings().model_dump(
             exclude=without
         )
@@ -58,7 +58,7 @@ class Experiment:
     @property
     def digest(self) -> str:
         """Of all that a seed's result depends on, but for the code."""
-        described = [self.model.model_dump(), self.train.model_dump(exclude=set(WITHOUT_INFLUENCE))]
+        described: list[Any] = [self.model.model_dump(), self.train.model_dump(exclude=set(WITHOUT_INFLUENCE))]
         described += [PREPROCESSING_VERSION, self.num_normal, self.num_abnormal, self.num_draws, self.num_samples]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -77,7 +77,7 @@ class Objective(nn.Module):
     @property
     def sigma(self) -> float:
         """As it is now."""
-        return math.exp(float(self.log_sigma.detach())) if self.settings.learn_sigma else self.settings.sigma
+        return float(self.log_sigma.detach().double().exp()) if self.settings.learn_sigma else self.settings.sigma
 
     def forward(self, model: Autoencoder, x_BCHW: Tensor, eps_BKD: Tensor) -> Loss:
         """The loss of a batch by the draws z = mu + exp(logvar/2) * eps; float32 whatever the model computes in."""

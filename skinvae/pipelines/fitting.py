@@ -30,7 +30,7 @@ from skinvae.training.settings import TrainSettings
 from skinvae.training.trainer import Row, only_vae
 
 
-def fit(plan: TrainPlan, images: TrainImages, resources: Resources) -> Fitted:
+def fit(plan: TrainPlan, images: TrainImages, resources: Resources, recorder: TrainingRecorder) -> Fitted:
     """Train with one worker per share of `resources`, going on where an interrupted run of the same name stopped.
 
     Raises UsageError for more workers than a step has images, TrainingError if workers keep dying or the loss stops
@@ -47,9 +47,7 @@ def fit(plan: TrainPlan, images: TrainImages, resources: Resources) -> Fitted:
                 "training", total=lambda: total, unit="images", describe=_describe(settings.num_epochs)
             )
             progress = stack.enter_context(shown)
-            stack.enter_context(
-                TrainingRecorder(plan, progress, num_train=images.num_train, num_workers=resources.num_actors)
-            )
+            stack.enter_context(recorder.training(progress, num_train=images.num_train))
         trainer = _make_trainer(plan, images, resources, progress)
         try:
             with interruptible():
@@ -61,7 +59,7 @@ def fit(plan: TrainPlan, images: TrainImages, resources: Resources) -> Fitted:
 
 def require_work_for_all(num_train: int, *, settings: TrainSettings, num_workers: int) -> None:
     """Raises UsageError if a worker would get no image in some step."""
-    batches = global_batches(np.arange(num_train), size=settings.batch_size * num_workers)
+    batches = global_batches(np.arange(num_train), size=settings.batch_size)
     smallest = min(map(len, batches))
     if num_workers > smallest:
         raise UsageError(
@@ -98,8 +96,7 @@ def _make_trainer(
     settings, num_workers = plan.config.train, resources.num_actors
     worker = WorkerSettings(
         model=plan.config.model,
-        train=settings,
-        batch_size=settings.batch_size * num_workers,
+        train=settings.model_copy(update={"mlflow": None}),
         num_threads=resources.threads_per_actor,
         progress=progress,
     )
@@ -109,7 +106,7 @@ def _make_trainer(
     if resources.gpus_per_actor:
         request["GPU"] = resources.gpus_per_actor
     return ray.train.torch.TorchTrainer(
-        train_worker,
+        cast(Any, train_worker),  # Ray hands on what it returns, and says so everywhere but in this signature
         train_loop_config={"settings": worker},
         datasets={"images": images.dataset},
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),
@@ -119,11 +116,11 @@ def _make_trainer(
             use_gpu=bool(resources.gpus_per_actor),
             resources_per_worker=request,
         ),
-        run_config=_run_config(plan),
+        run_config=_run_config(plan, progress),
     )
 
 
-def _run_config(plan: TrainPlan) -> ray.train.RunConfig:
+def _run_config(plan: TrainPlan, progress: Any | None) -> ray.train.RunConfig:
     filesystem, path = plan.runs.arrow_filesystem()
     return ray.train.RunConfig(
         name=plan.digest,
@@ -136,7 +133,7 @@ def _run_config(plan: TrainPlan) -> ray.train.RunConfig:
             checkpoint_score_attribute="validation_loss",
             checkpoint_score_order="min",
         ),
-        callbacks=[EpochLog(_sinks(plan))],  # type: ignore[list-item]  # a UserCallback, as it wants at run time
+        callbacks=[EpochLog(_sinks(plan), progress)],  # type: ignore[list-item]  # a UserCallback, as it wants at run time
     )
 
 
@@ -144,22 +141,22 @@ def _sinks(plan: TrainPlan) -> list[TensorBoardLog | MlflowLog]:
     settings = plan.config.train
     sinks: list[TensorBoardLog | MlflowLog] = []
     if settings.tensorboard:
-        sinks.append(TensorBoardLog(plan.out / TENSORBOARD))
+        sinks.append(TensorBoardLog(plan.out / TENSORBOARD / plan.digest))
     if settings.mlflow:
-        params = {f"train.{name}": value for name, value in settings.model_dump().items()}
+        params = {f"train.{name}": value for name, value in settings.model_dump(exclude={"mlflow"}).items()}
         params |= {f"model.{name}": value for name, value in plan.config.model.model_dump().items()}
-        sinks.append(MlflowLog(settings.mlflow, run=plan.digest, params=params))
+        sinks.append(MlflowLog(settings.mlflow, run=plan.digest, params=params, num_epochs=settings.num_epochs))
     return sinks
 
 
 def _fitted(result: ray.train.Result, settings: TrainSettings) -> Fitted:
-    assert result.metrics, "every epoch reports"
-    if result.metrics["diverged"]:
+    diverged: str | None = cast(Any, result).return_value
+    if diverged is not None:
         raise TrainingError(
-            f"training diverged: {result.metrics['diverged']}; lower train.learning_rate (now "
+            f"training diverged: {diverged}; lower train.learning_rate (now "
             f"{settings.learning_rate:g}), set train.clip_grad_norm, or check the images"
         )
-    assert result.best_checkpoints, "every finite epoch reports a checkpoint"
+    assert result.best_checkpoints, "every epoch reports a checkpoint"
     assert result.checkpoint
     with result.checkpoint.as_directory() as folder:
         history: list[Row] = load_state(Path(folder))["history"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -75,23 +76,24 @@ class Recorder(ABC):
         written: Hashable = None
         next_beat = 0.0
         while not self._ended.is_set():
-            mark, write = self.look()
-            if mark != written or time.monotonic() >= next_beat:
-                next_beat = time.monotonic() + HEARTBEAT_SECONDS
-                if self._attempt(write):
+            with self._attempt():
+                mark, write = self.look()
+                if mark != written or time.monotonic() >= next_beat:
+                    next_beat = time.monotonic() + HEARTBEAT_SECONDS
+                    write()
                     written = mark
             self._ended.wait(_LOOK_SECONDS)
-        self._attempt(self.look()[1])
+        with self._attempt():
+            self.look()[1]()
 
-    def _attempt(self, write: Callable[[], object]) -> bool:
+    @contextlib.contextmanager
+    def _attempt(self) -> Iterator[None]:
         try:
-            write()
+            yield
         except Exception as error:  # noqa: BLE001 whatever it is, the job matters and its sign does not
             if not self._has_failed:
                 say(f"note: `skinvae status` will not see this run as it is: {error}")
             self._has_failed = True
-            return False
-        return True
 
 
 def _now() -> datetime.datetime:

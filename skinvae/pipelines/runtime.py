@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import os
@@ -106,9 +107,24 @@ def available_resources(settings: RaySettings, *, num_actors: int = 0) -> Resour
     return divide_resources(alive_nodes(), device=settings.device, num_actors=num_actors)
 
 
-def training_resources(settings: RaySettings, *, num_workers: int = 0) -> Resources:
-    """Divide the running cluster among training workers; `num_workers` = 0 is one per GPU, or one on the CPU."""
-    return divide_resources(alive_nodes(), device=settings.device, num_actors=num_workers, num_actors_on_cpus=1)
+def training_resources(settings: RaySettings, *, num_workers: int = 0, min_workers: int = 0) -> Resources:
+    """Divide the running cluster among training workers; `num_workers` = 0 is one per GPU, or one on the CPU.
+
+    No two share a GPU: NCCL refuses that. With fewer GPUs than workers, `min_workers` of them must have one each, and
+    training begins with as many as there are. Raises UsageError otherwise.
+    """
+    nodes = alive_nodes()
+    num_gpus = sum(int(one.num_gpus) for one in nodes) if settings.device != "cpu" else 0
+    at_once = num_workers
+    if num_gpus and num_workers > num_gpus:
+        if not 0 < min_workers <= num_gpus:
+            raise UsageError(
+                f"{min_workers or num_workers} training workers need a GPU each, and the Ray cluster has {num_gpus}: "
+                "lower train.num_workers, or set train.min_workers"
+            )
+        at_once = num_gpus
+    resources = divide_resources(nodes, device=settings.device, num_actors=at_once, num_actors_on_cpus=1)
+    return dataclasses.replace(resources, num_actors=max(resources.num_actors, num_workers))
 
 
 def alive_nodes() -> list[Node]:

@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 from skinvae.config import Config
-from skinvae.errors import BundleError, Interrupted
+from skinvae.errors import BundleError, Interrupted, UsageError
 from skinvae.model.objective import ObjectiveSettings
+from skinvae.model.precision import emulates
 from skinvae.pipelines.calibration import calibrate
 from skinvae.pipelines.failures import user_errors
 from skinvae.pipelines.fitting import fit, require_work_for_all
 from skinvae.pipelines.progress import say
 from skinvae.pipelines.provenance import library_versions
-from skinvae.pipelines.runtime import ray_session, training_resources
+from skinvae.pipelines.runtime import Resources, ray_session, training_resources
 from skinvae.pipelines.train_images import TrainImages, decode_normals
 from skinvae.pipelines.train_plan import TrainPlan, digest_frame, make_train_plan
 from skinvae.pipelines.training_log import require_mlflow
+from skinvae.pipelines.training_record import TrainingRecorder
 from skinvae.report.figures import png_bytes, training_curve
 from skinvae.report.model_card import model_card
 from skinvae.storage.bundle import (
@@ -30,7 +33,7 @@ from skinvae.storage.bundle import (
     write_bundle,
 )
 from skinvae.training.fitting import Fitted
-from skinvae.training.settings import WITHOUT_INFLUENCE
+from skinvae.training.settings import WITHOUT_INFLUENCE, TrainPrecision
 
 
 @dataclass(frozen=True)
@@ -86,19 +89,29 @@ def train(
 def _run(plan: TrainPlan, *, started: float) -> TrainSummary:
     config = plan.config
     with ray_session(config.ray), user_errors():
-        resources = training_resources(config.ray, num_workers=config.train.num_workers)
+        resources = training_resources(
+            config.ray, num_workers=config.train.num_workers, min_workers=config.train.min_workers
+        )
+        _check_precision(config.train.precision, resources)
         # Decoding takes long, and its outcome rarely changes the answer.
         num_train = int((plan.split["split"] == "train").sum())
         require_work_for_all(num_train, settings=config.train, num_workers=resources.num_actors)
-        images = decode_normals(plan, resources)
-        fitted = fit(plan, images, resources)
-        say("scoring the held-out normals for calibration")
-        calibration, pictures = calibrate(images.dataset, fitted, config=config, resources=resources)
-    bundle = _bundle_config(plan, images, fitted)
-    extras = _extras(plan, bundle, fitted, pictures)
-    digest = write_bundle(
-        plan.out, config=bundle, weights=fitted.weights, calibration=calibration, split=images.split, extras=extras
-    )
+        with TrainingRecorder(plan, num_workers=resources.num_actors) as recorder:
+            images = decode_normals(plan, resources)
+            fitted = fit(plan, images, resources, recorder)
+            recorder.phase = "calibrating"
+            say("scoring the held-out normals for calibration")
+            calibration, pictures = calibrate(images.dataset, fitted, config=config, resources=resources)
+            bundle = _bundle_config(plan, images, fitted)
+            extras = _extras(plan, bundle, fitted, pictures)
+            digest = write_bundle(
+                plan.out,
+                config=bundle,
+                weights=fitted.weights,
+                calibration=calibration,
+                split=images.split,
+                extras=extras,
+            )
     plan.runs.delete()
     return TrainSummary(
         model=plan.out.uri,
@@ -111,6 +124,16 @@ def _run(plan: TrainPlan, *, started: float) -> TrainSummary:
         seconds=time.monotonic() - started,
         files=_files(plan),
     )
+
+
+def _check_precision(precision: TrainPrecision, resources: Resources) -> None:
+    """Raises UsageError for a format that the workers' devices do not have; says where one will be slow."""
+    if resources.device != "cpu":
+        return
+    if precision == "tf32":
+        raise UsageError("train.precision = tf32 is a format of GPUs, and training runs on CPUs: use float32")
+    if emulates(torch.device("cpu"), precision):
+        say("note: this machine has no units for bfloat16: training in it will be slow")
 
 
 def _is_done(plan: TrainPlan) -> bool:

@@ -14,7 +14,6 @@ from ray.train import Checkpoint
 from tensorboardX import SummaryWriter
 
 from skinvae.errors import UsageError
-from skinvae.pipelines.progress import say
 from skinvae.storage.filesystem import Location
 from skinvae.training.trainer import Row
 
@@ -39,8 +38,9 @@ class EpochLog(ray.train.UserCallback):
     A log that cannot be written is no reason to end a run.
     """
 
-    def __init__(self, sinks: Sequence[TensorBoardLog | MlflowLog]) -> None:
+    def __init__(self, sinks: Sequence[TensorBoardLog | MlflowLog], progress: Any | None = None) -> None:
         self._sinks = list(sinks)
+        self._progress = progress
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         """Called when all workers have reported and the checkpoint is stored."""
@@ -50,12 +50,19 @@ class EpochLog(ray.train.UserCallback):
                 if rows:
                     sink.write(metrics[0]["epoch"], scalars_of(rows))
             except Exception as error:  # noqa: BLE001 whatever it is, the training matters and its log does not
-                say(f"note: {type(sink).__name__} ends: {error}")
                 self._sinks.remove(sink)
+                self._say(f"note: no more {sink.name}: {type(error).__name__}: {error}")
+
+    def _say(self, line: str) -> None:
+        """By way of the driver: what this process prints is shown to nobody."""
+        if self._progress is not None:
+            self._progress.advance.remote(0, line=line)
 
 
 class TensorBoardLog:
     """One event file of this attempt in the folder; a resumed run adds another, and TensorBoard joins them."""
+
+    name = "TensorBoard logs"
 
     def __init__(self, folder: Location) -> None:
         self._folder = folder
@@ -77,9 +84,12 @@ class TensorBoardLog:
 class MlflowLog:
     """One MLflow run for a training run, however often it is resumed; named by the training run's digest."""
 
-    def __init__(self, tracking_uri: str, *, run: str, params: dict[str, Any]) -> None:
+    name = "MLflow logs"
+
+    def __init__(self, tracking_uri: str, *, run: str, params: dict[str, Any], num_epochs: int) -> None:
         require_mlflow()
         self._tracking_uri, self._run, self._params = tracking_uri, run, params
+        self._num_epochs = num_epochs
         self._client: Any = None
         self._run_id = ""
 
@@ -89,6 +99,8 @@ class MlflowLog:
             self._begin()
         for name, value in scalars.items():
             self._client.log_metric(self._run_id, name, value, step=epoch)
+        if epoch == self._num_epochs:
+            self._client.set_terminated(self._run_id)
 
     def _begin(self) -> None:
         import mlflow

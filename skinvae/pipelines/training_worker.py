@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import math
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,11 @@ from skinvae.training.images import ImageStore
 from skinvae.training.settings import TrainSettings
 from skinvae.training.trainer import DivergedError, Row, Trainer, best_epoch, epoch_line
 
+_WORK = "training"
+"""What the ProgressActor counts by."""
+
+_LOOK_SECONDS = 0.05
+
 
 @dataclass(frozen=True)
 class WorkerSettings:
@@ -28,66 +33,81 @@ class WorkerSettings:
 
     model: ModelSettings
     train: TrainSettings
-    batch_size: int
-    """Of all workers together, however many there are at the moment."""
     num_threads: int
     progress: Any | None
     """ProgressActor; None where there is no epoch to show."""
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """Entry point for Ray Train; every worker runs it, and reports as often as the others."""
+def train_worker(config: dict[str, Any]) -> str | None:
+    """Entry point for Ray Train; every worker runs it, and reports as often as the others.
+
+    Returns why training cannot go on, None where it has come to its end.
+    """
     settings: WorkerSettings = config["settings"]
     torch.set_num_threads(settings.num_threads)
     images, train, validation = _load_images()
     tell = functools.partial(_tell, settings.progress)
-    trainer = Trainer(
-        settings.model,
-        settings.train,
-        images,
-        batch_size=settings.batch_size,
-        device=ray.train.torch.get_device(),
-        tell=tell,
-    )
-    if checkpoint := ray.train.get_checkpoint():
+    trainer = Trainer(settings.model, settings.train, images, device=ray.train.torch.get_device(), tell=tell)
+    checkpoints = _Checkpoints(trainer)
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             epoch = trainer.restore(Path(folder))
-        tell(epoch * len(train), epoch)
+    _begin(settings.progress, trainer, num_done=(trainer.next_epoch - 1) * len(train))
     num_epochs = settings.train.num_epochs
-    if num_epochs == 0:
-        _report(trainer, 0, [trainer.validate(0, validation)])
+    if num_epochs == 0 and checkpoint is None:
+        checkpoints.report(0, [trainer.validate(0, validation)])
     for epoch in range(trainer.next_epoch, num_epochs + 1):
         try:
             trained, validated = trainer.run_epoch(epoch, train, validation)
         except DivergedError as error:
-            # A run that ended is known by its newest checkpoint, so one that diverged leaves one as well.
-            _report(trainer, epoch, [], diverged=str(error))
-            return
+            # No checkpoint: the same command again begins with this epoch.
+            return str(error)
         line = epoch_line(epoch, num_epochs, trained=trained, validated=validated)
         tell(0, epoch, line=line, best=best_epoch(trainer.history), last=[trained, validated])
-        _report(trainer, epoch, [trained, validated])
+        checkpoints.report(epoch, [trained, validated])
+    return None
 
 
-def _report(trainer: Trainer, epoch: int, rows: list[Row], *, diverged: str | None = None) -> None:
-    """Hand the epoch's rows and state to Ray Train, which uploads the state while the next epoch is trained."""
-    validation_loss = float(rows[-1]["loss"]) if rows else math.inf
-    metrics = {"epoch": epoch, "validation_loss": validation_loss, "diverged": diverged, "rows": rows}
-    checkpoint = None
-    if trainer.rank == 0:
-        folder = Path(tempfile.mkdtemp(prefix="skinvae-checkpoint-"))
-        trainer.save(folder, epoch=epoch)
-        checkpoint = Checkpoint.from_directory(folder)
-    ray.train.report(
-        metrics,
-        checkpoint=checkpoint,
-        checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
-        delete_local_checkpoint_after_upload=True,
-    )
+class _Checkpoints:
+    """Hands every epoch's rows and state to Ray Train, which uploads the state while the next epoch is trained.
+
+    There is one upload at a time: where storage is slower than training, training waits, so that no more than an epoch
+    is lost with a worker and no more than two states lie on its disk.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._uploading: Path | None = None
+
+    def report(self, epoch: int, rows: list[Row]) -> None:
+        """Every worker calls it."""
+        metrics = {"epoch": epoch, "validation_loss": float(rows[-1]["loss"]), "rows": rows}
+        ray.train.report(
+            metrics,
+            checkpoint=self._saved(epoch) if self._trainer.rank == 0 else None,
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    def _saved(self, epoch: int) -> Checkpoint:
+        while self._uploading is not None and self._uploading.exists():
+            time.sleep(_LOOK_SECONDS)
+        self._uploading = Path(tempfile.mkdtemp(prefix="skinvae-checkpoint-"))
+        self._trainer.save(self._uploading, epoch=epoch)
+        return Checkpoint.from_directory(self._uploading)
+
+
+def _begin(progress: Any | None, trainer: Trainer, *, num_done: int) -> None:
+    """The work begins, or begins anew behind what is done: nothing counts twice."""
+    if progress is not None and trainer.rank == 0:
+        progress.begin.remote(_WORK, num_done)
 
 
 def _tell(progress: Any | None, num_images: int, epoch: int, **more: Any) -> None:
     if progress is not None and ray.train.get_context().get_world_rank() == 0:
-        progress.advance.remote(num_images, epoch=epoch, **more)
+        progress.advance_slice.remote(_WORK, num_images)
+        progress.advance.remote(0, epoch=epoch, **more)
 
 
 def _load_images() -> tuple[ImageStore, NDArray[np.int64], NDArray[np.int64]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 
 from skinvae.model.objective import ObjectiveSettings
@@ -32,7 +34,7 @@ for that reason alone.
 
 ## Model
 {image_size} x {image_size} pixels, {num_latents} latents, {base_channels} base channels; p(x|z) has sigma = {sigma:.4g}
-({how_sigma}), so that sigma^2 = {variance:.4g} is the paper's beta.
+({how_sigma}).
 
 ## Training
 Best of {num_epochs} epochs by validation loss: epoch {best_epoch}.
@@ -42,8 +44,10 @@ Best of {num_epochs} epochs by validation loss: epoch {best_epoch}.
 Objective: {objective}. {loss} reconst = half the squared error summed over pixels on [-1, 1]; kl in nats.
 
 ## How to make it again
-```
-{command}
+{command}With these settings, whatever files and environment they came from:
+
+```toml
+{settings}
 ```
 """
 
@@ -65,7 +69,6 @@ def model_card(config: BundleConfig, *, history: pd.DataFrame, command: str) -> 
         num_latents=config.model.num_latents,
         base_channels=config.model.base_channels,
         sigma=config.sigma,
-        variance=config.variance,
         how_sigma="learned" if config.objective.learn_sigma else "fixed",
         objective=_objective(config.objective),
         loss=_loss(config.objective),
@@ -74,7 +77,21 @@ def model_card(config: BundleConfig, *, history: pd.DataFrame, command: str) -> 
         losses=losses,
         curve="\n![Losses by epoch](training_curve.png)\n" if len(history) > 1 else "",
         licence=config.data.get("licence") or "not stated when the model was trained (`train.data_licence`)",
-        command=command or "skinvae train --help",
+        command=f"```\n{command}\n```\n" if command else "",
+        settings=_settings(config),
+    )
+
+
+def _settings(config: BundleConfig) -> str:
+    """[model] and [train] as a file for `--config`."""
+    results = {"run_digest", "best_epoch", "validation_loss"}
+    sections = {
+        "model": config.model.model_dump(),
+        "train": {name: value for name, value in config.training.items() if name not in results},
+    }
+    return "\n\n".join(
+        "\n".join([f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())])
+        for section, settings in sections.items()
     )
 
 

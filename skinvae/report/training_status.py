@@ -79,6 +79,8 @@ def _losses(row: dict[str, int | float | str]) -> str:
 def _speed(record: TrainingRecord, now: datetime.datetime) -> str:
     if not record.is_alive(now):
         return "no driver at work"
+    if record.phase != "training":
+        return f"{record.phase} images"
     if record.images_per_second <= 0:
         return "not known yet"
     eta = record.eta_seconds

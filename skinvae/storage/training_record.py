@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import ValidationError
 
 from skinvae.errors import BundleError, InputError
@@ -10,12 +12,16 @@ from skinvae.storage.run_records import Sign
 
 _STATUS = "status.json"
 
+TrainingPhase = Literal["decoding", "training", "calibrating"]
+
 
 class TrainingRecord(Sign):
     """The latest sign of a training run; `run_id` is the digest of its settings and data."""
 
+    phase: TrainingPhase
     num_epochs: int
     num_workers: int
+    """Of the last epoch that ended; before that, as many as were asked for."""
     num_done: int
     """Image passes, those of earlier attempts included."""
     num_planned: int
@@ -29,9 +35,9 @@ class TrainingRecord(Sign):
     @property
     def eta_seconds(self) -> float | None:
         """None where the speed is not known."""
-        if self.images_per_second <= 0:
+        if self.images_per_second <= 0 or self.phase != "training":
             return None
-        return (self.num_planned - self.num_done) / self.images_per_second
+        return max(0, self.num_planned - self.num_done) / self.images_per_second
 
 
 def runs_of(out: Location) -> Location:
@@ -52,4 +58,4 @@ def read_training_record(out: Location) -> TrainingRecord | None:
     try:
         return TrainingRecord.model_validate_json(place.read_bytes())
     except (ValidationError, InputError) as error:
-        raise BundleError(f"'{place}' is no record of a training run: {error}") from error
+        raise BundleError(f"'{place}' is no record of a training run: delete it, or run the command again") from error

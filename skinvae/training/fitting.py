@@ -56,16 +56,15 @@ def fit_in_process(
 
     With the same images in the same order this learns what `skinvae train` does. Raises DivergedError.
     """
-    batch_size = settings.batch_size * max(1, settings.num_workers)
-    trainer = Trainer(
-        model, settings, ImageStore([images_BHWC], names), batch_size=batch_size, device=torch.device(device)
-    )
+    trainer = Trainer(model, settings, ImageStore([images_BHWC], names), device=torch.device(device))
     train, validation = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
     weights: dict[str, Tensor] = {}
-    for epoch in range(1, settings.num_epochs + 1):
-        rows = trainer.run_epoch(epoch, train, validation)
-        on_epoch(*rows)
-        if best_epoch(trainer.history) is rows[1]:
+    for epoch in range(min(1, settings.num_epochs), settings.num_epochs + 1):
+        if epoch:
+            on_epoch(*trainer.run_epoch(epoch, train, validation))
+        else:
+            trainer.validate(0, validation)
+        if best_epoch(trainer.history)["epoch"] == epoch:
             weights = {
                 name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
                 for name, value in trainer.vae.state_dict().items()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from skinvae.model.objective import ObjectiveSettings
 
@@ -15,7 +16,7 @@ class TrainSettings(ObjectiveSettings):
     """Training; the defaults are the paper's."""
 
     num_epochs: int = Field(40, ge=0, description="passes over the training images; 0 writes an untrained bundle")
-    batch_size: int = Field(32, ge=1, description="images per step and worker")
+    batch_size: int = Field(32, ge=1, description="images per step, of all workers together")
     learning_rate: float = Field(1e-4, gt=0, allow_inf_nan=False, description="of Adam, with betas 0.9 and 0.999")
     clip_grad_norm: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="largest norm of the gradient, longer ones are shortened; 0 = off"
@@ -31,12 +32,21 @@ class TrainSettings(ObjectiveSettings):
     seed: int = Field(0, ge=0, lt=2**63, description="of the split, the weights, the order and the noise")
     num_workers: int = Field(0, ge=0, description="data-parallel workers; 0 = one per GPU, or one on the CPU")
     min_workers: int = Field(
-        0, ge=0, description="go on with as few where nodes are lost; batches stay those of num_workers; 0 = all"
+        0, ge=0, description="go on with as few where nodes are lost, which then take larger shares; 0 = wait for all"
     )
     max_failures: int = Field(3, ge=0, description="how often a lost worker restarts training from its last epoch")
     data_licence: str | None = Field(None, description="licence of the training images, for the model card")
     tensorboard: bool = Field(default=True, description="write TensorBoard logs beside the model")
     mlflow: str | None = Field(None, description="tracking URI of an MLflow server to log to; needs skinvae[mlflow]")
+
+    @field_validator("mlflow")
+    @classmethod
+    def _holds_no_secret(cls, value: str | None) -> str | None:
+        if value is not None and "@" in urlsplit(value).netloc:
+            raise ValueError(
+                "must hold no credentials: MLflow takes them from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return value
 
     @model_validator(mode="after")
     def _min_is_no_more_than_max(self) -> TrainSettings:
@@ -45,5 +55,5 @@ class TrainSettings(ObjectiveSettings):
         return self
 
 
-WITHOUT_INFLUENCE = frozenset({"min_workers", "max_failures", "data_licence", "tensorboard", "mlflow"})
-"""Settings that change nothing of what is learned."""
+WITHOUT_INFLUENCE = frozenset({"num_workers", "min_workers", "max_failures", "data_licence", "tensorboard", "mlflow"})
+"""Settings that change nothing of what is learned, but for last digits."""

@@ -78,10 +78,7 @@ class TrainedModel(nn.Module):
 
 
 class Trainer:
-    """Trains on `images` in one process, beside the others of torch's default process group where there is one.
-
-    `batch_size` is the global one: of all workers together.
-    """
+    """Trains on `images` in one process, beside the others of torch's default process group where there is one."""
 
     def __init__(
         self,
@@ -89,14 +86,12 @@ class Trainer:
         settings: TrainSettings,
         images: ImageStore,
         *,
-        batch_size: int,
         device: torch.device,
         tell: Callable[[int, int], None] = lambda num_images, epoch: None,
     ) -> None:
         self._settings = settings
         self._num_latents = model.num_latents
         self._images = images
-        self._batch_size = batch_size
         self._device = device
         self._tell = tell
         self.is_distributed = dist.is_initialized() and dist.get_world_size() > 1
@@ -151,7 +146,9 @@ class Trainer:
         """One pass over the images in the epoch's order."""
         started, self._input_seconds = time.perf_counter(), 0.0
         self._parallel.train()
-        batches = global_batches(epoch_order(indices, seed=self._settings.seed, epoch=epoch), size=self._batch_size)
+        batches = global_batches(
+            epoch_order(indices, seed=self._settings.seed, epoch=epoch), size=self._settings.batch_size
+        )
         losses: list[Tensor] = []
         sums = torch.zeros(4, dtype=torch.float64, device=self._device)
         with matrix_precision("tf32" if self._settings.precision == "tf32" else "float32"):
@@ -171,7 +168,7 @@ class Trainer:
     def validate(self, epoch: int, indices: NDArray[np.int64]) -> Row:
         """Mean losses of the images, with the same draws in every epoch."""
         self.module.eval()
-        batches = global_batches(indices, size=self._batch_size)
+        batches = global_batches(indices, size=self._settings.batch_size)
         losses: list[Tensor] = []
         sums = torch.zeros(4, dtype=torch.float64, device=self._device)
         with torch.inference_mode(), matrix_precision("float32"):

@@ -112,6 +112,10 @@ def test_unknown_settings_are_found_in_every_source(monkeypatch: pytest.MonkeyPa
         ("score.mode=exakt", r"setting score\.mode = 'exakt': input should be 'exact' or 'released'"),
         ("ray.address=3", r"setting ray\.address = 3: input should be a valid string"),
         ("score.max_rejects=1.5", r"setting score\.max_rejects = 1\.5: input should be less than or equal to 1"),
+        (
+            "train.mlflow=https://me:pw@host/",
+            r"setting train\.mlflow = \(not shown\): value error, must hold no credentials",
+        ),
         ("train.beta=inf", r"setting train\.beta = inf: input should be a finite number"),
         ("train.learning_rate=nan", r"setting train\.learning_rate = nan: input should be"),
     ],

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skinvae.config import RaySettings
 from skinvae.errors import UsageError
+from skinvae.pipelines import runtime
 from skinvae.pipelines.runtime import MAX_THREADS_PER_ACTOR, Node, Resources, divide_resources, has_room, logical_cpus
 
 COUNTS = (1, 2, 3, 4, 8, 64)
@@ -158,3 +160,24 @@ def test_a_cluster_without_what_is_needed_is_refused() -> None:
         divide_resources([Node(8), Node(0, 4)])
     with pytest.raises(UsageError, match=r"no room for 1,000,000 actors: lower score\.num_actors or train"):
         divide_resources([Node(8)], num_actors=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "min_workers", "num_actors", "gpus_each"),
+    [(0, 0, 3, 1.0), (2, 0, 2, 1.0), (3, 1, 3, 1.0), (8, 2, 8, 1.0)],
+)
+def test_training_workers_have_a_gpu_each(
+    num_workers: int, min_workers: int, num_actors: int, gpus_each: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "alive_nodes", lambda: [Node(8, 2), Node(4, 1)])
+    found = runtime.training_resources(RaySettings(), num_workers=num_workers, min_workers=min_workers)
+    assert (found.num_actors, found.gpus_per_actor) == (num_actors, gpus_each)
+
+
+@pytest.mark.parametrize(("num_workers", "min_workers", "words"), [(4, 0, "4 training"), (8, 4, "4 training")])
+def test_more_training_workers_than_gpus_are_refused(
+    num_workers: int, min_workers: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "alive_nodes", lambda: [Node(8, 3)])
+    with pytest.raises(UsageError, match=f"{words} workers need a GPU each, and the Ray cluster has 3"):
+        runtime.training_resources(RaySettings(), num_workers=num_workers, min_workers=min_workers)

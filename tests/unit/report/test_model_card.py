@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from skinvae.config import build_config, parse_toml
 from skinvae.images.decode import DecodeSettings
 from skinvae.model.objective import ObjectiveSettings
 from skinvae.model.scorer import ScoringSettings
@@ -53,7 +55,7 @@ def test_the_objective_in_words(objective: dict[str, Any], words: str) -> None:
 
 
 def test_sigma_is_the_trained_one() -> None:
-    assert "sigma = 0.25\n(learned), so that sigma^2 = 0.0625" in card_of({"learn_sigma": True}, sigma=0.25)
+    assert "sigma = 0.25\n(learned)." in card_of({"learn_sigma": True}, sigma=0.25)
     assert "sigma = 0.1\n(fixed)" in card_of({})
 
 
@@ -68,6 +70,10 @@ def test_data_licence_curve_and_command() -> None:
     ):
         assert words in card
     assert "```\nskinvae train a.zip --out 'm o'\n```" in card
+    (settings,) = re.findall("```toml\n(.*?)```", card, re.DOTALL)
+    assert build_config(parse_toml(settings, origin="card")).model == ModelSettings(
+        image_size=32, base_channels=2, num_latents=3
+    )
 
 
 def test_an_untrained_model_has_no_curve_and_an_unknown_licence() -> None:

@@ -26,7 +26,8 @@ def record(*, seconds_ago: float = 3, **changes: object) -> TrainingRecord:
     values: dict[str, object] = {
         "run_id": "abc", "host": "node", "pid": 9, "started_at": NOW, "state": RunState.RUNNING,
         "images_per_second": 10.0,
-        "heartbeat_at": NOW - datetime.timedelta(seconds=seconds_ago), "num_epochs": 20, "num_workers": 2,
+        "heartbeat_at": NOW - datetime.timedelta(seconds=seconds_ago), "num_epochs": 20,
+        "num_workers": 2, "phase": "training",
         "num_done": 750, "num_planned": 2000, "epoch": 8, "last": rows, "best": rows[1] | {"epoch": 6, "loss": 49.5},
     }  # fmt: skip
     return TrainingRecord.model_validate(values | changes)
@@ -63,6 +64,7 @@ def test_a_run_at_work_says_how_far_it_is_and_how_long_still() -> None:
         ),
         ({"state": RunState.FAILED, "message": "no such luck"}, "failed 3 s ago: on node, pid 9: no such luck"),
         ({"state": RunState.INTERRUPTED}, "interrupted 3 s ago"),
+        ({"phase": "decoding"}, "speed decoding images"),
         ({"last": [], "best": None, "num_done": 0, "epoch": 0, "images_per_second": 0}, "speed not known yet"),
     ],
 )

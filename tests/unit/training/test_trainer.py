@@ -38,11 +38,12 @@ TRAIN, VALIDATION = np.arange(NUM_TRAIN), np.arange(NUM_TRAIN, NUM_TRAIN + NUM_V
 
 
 def settings(**changes: Any) -> TrainSettings:
-    return TrainSettings.model_validate({"num_epochs": 3, "learning_rate": 1e-3, "seed": 4} | changes)
+    own = {"num_epochs": 3, "batch_size": GLOBAL_BATCH, "learning_rate": 1e-3, "seed": 4}
+    return TrainSettings.model_validate(own | changes)
 
 
 def make(changes: dict[str, Any]) -> Trainer:
-    return Trainer(MODEL, settings(**changes), images(), batch_size=GLOBAL_BATCH, device=torch.device("cpu"))
+    return Trainer(MODEL, settings(**changes), images(), device=torch.device("cpu"))
 
 
 def learned(rank: int, num_workers: int, changes: dict[str, Any]) -> dict[str, Any]:
@@ -107,6 +108,18 @@ def test_a_restored_run_goes_on_bit_for_bit(changes: dict[str, Any], tmp_path: P
         assert torch.equal(second.module.state_dict()[name], tensor), name
 
 
+def test_an_untrained_model_is_validated_once() -> None:
+    store = images()
+    fitted = fit_in_process(
+        store[np.arange(len(store.names))],
+        store.names,
+        is_held_out=np.arange(len(store.names)) >= NUM_TRAIN,
+        model=MODEL,
+        settings=settings(num_epochs=0),
+    )
+    assert (fitted.best_epoch, len(fitted.history), len(fitted.weights) > 0) == (0, 1, True)
+
+
 def test_a_learned_sigma_moves_and_is_told() -> None:
     history = learned(0, 1, {"learn_sigma": True, "learning_rate": 1e-2})["history"]
     sigmas = [row["sigma"] for row in history]
@@ -139,7 +152,7 @@ def test_clipping_shortens_the_step() -> None:
 def poisoned(rank: int, num_workers: int) -> str:
     """The loss of one image is infinite, in whichever worker's share it lies."""
     store = images()
-    trainer = Trainer(MODEL, settings(), store, batch_size=GLOBAL_BATCH, device=torch.device("cpu"))
+    trainer = Trainer(MODEL, settings(), store, device=torch.device("cpu"))
     gathered = trainer._gathered
 
     def spoiled(batch: np.ndarray, stream: int) -> Any:
@@ -184,7 +197,7 @@ def test_a_run_in_this_process_keeps_the_best_epoch() -> None:
         store.names,
         is_held_out=np.arange(len(pixels)) >= NUM_TRAIN,
         model=MODEL,
-        settings=settings(batch_size=GLOBAL_BATCH),
+        settings=settings(),
         on_epoch=lambda trained, validated: told.append((trained["epoch"], validated["loss"])),
     )
     assert [epoch for epoch, _ in told] == [1, 2, 3]
