@@ -22,6 +22,7 @@ def assert_right(outcome: Outcome) -> None:
     assert outcome.is_right, outcome
 
 
+@pytest.mark.slow
 def test_unsure_commits_lose_and_double_nothing(world: World) -> None:
     assert_right(play(world, "answers-lost", 1))
 

@@ -79,6 +79,7 @@ def test_a_log_that_comes_in_parts_is_read_again(
     assert traffic.count_faults() == {fault.name: 1}
 
 
+@pytest.mark.slow
 def test_many_commits_bear_what_a_whole_job_must(traffic: Traffic, folder: Location) -> None:
     table = ScoreTable.open_or_create(folder)
     traffic.faults = RandomFaults(5, slow_down=0.3, resets=0.05, truncated=0.02, broken_off_only="_delta_log")

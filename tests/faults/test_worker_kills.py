@@ -34,6 +34,7 @@ def run_under_fire(
     return job, killer, summary
 
 
+@pytest.mark.slow
 def test_killed_workers_lose_nothing_repeat_nothing_and_change_nothing(s3: S3Server, make_job: MakeJob) -> None:
     """Aimed at the stages, and soon over: Ray's own actors are killed as well, to the end, in the longer test."""
     job, killer, summary = run_under_fire(
