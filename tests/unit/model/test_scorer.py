@@ -18,6 +18,7 @@ from skinvae.model.noise import draw_noise, latin_hypercube
 from skinvae.model.scorer import Scorer, ScoringSettings
 from skinvae.model.vae import VAE, ModelSettings, to_unit_range
 from skinvae.records import SCORES
+from tests.unit.model.conftest import one_thread  # noqa: F401  # also where no conftest is loaded
 from tests.unit.model.small_models import trained_a_little
 
 NAMES = (*SCORES, "ess")
