@@ -16,6 +16,20 @@ import typer
 
 import skinvae
 from skinvae.errors import Interrupted, SkinvaeError
+from skinvae.options import (
+    AnyTable,
+    Archives,
+    AsJson,
+    Assignments,
+    ConfigFile,
+    DryRun,
+    Groups,
+    Labels,
+    Out,
+    Place,
+    PrintConfig,
+    ScoringId,
+)
 from skinvae.printing import (
     demo_lines,
     prepare_lines,
@@ -42,42 +56,6 @@ _EXIT_CODES = (
     "\n\nExit codes: 0 done; 1 verify found a difference, or training or the Ray job failed; 2 usage or settings; "
     "3 done, but more rejected images than allowed; 4 input missing or forbidden; 5 interrupted, run again to resume."
 )
-
-Archives = Annotated[
-    list[str],
-    typer.Argument(
-        help="Zip, tar or Parquet archives, folders or prefixes, single images, prepared archives, or manifests (.txt, "
-        ".csv, .parquet) that list images: local paths or s3:// URIs, with {000..999} and * for many.",
-        show_default=False,
-    ),
-]
-Out = Annotated[str, typer.Option("--out", help="Where the result goes: a path or s3:// URI.", show_default=False)]
-Labels = Annotated[
-    str,
-    typer.Option(help="CSV: ISIC's one-hot ground truth, or image_id and dx as in HAM10000.", show_default=False),
-]
-Groups = Annotated[
-    str | None,
-    typer.Option(help="CSV with lesion_id and image_id: photos of one lesion stay together.", show_default=False),
-]
-ConfigFile = Annotated[
-    str | None, typer.Option("--config", help="TOML file of settings: a path or URI.", show_default=False)
-]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a setting, section.key=value; may be repeated.", show_default=False),
-]
-AnyTable = Annotated[
-    str, typer.Argument(help="Score table, prepared archive or model: a path or s3:// URI.", show_default=False)
-]
-ScoringId = Annotated[
-    str | None, typer.Option(help="Which scoring, where the table holds several.", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-PrintConfig = Annotated[
-    bool, typer.Option("--print-config", help="Print all settings as TOML and stop; needs no other argument.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and stop.")]
 
 
 def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -267,18 +245,18 @@ def evaluate(
     "anywhere that can read the table." + _EXIT_CODES
 )
 @_reports_errors
-def status(table: AnyTable, scoring_id: ScoringId = None, as_json: AsJson = False) -> None:
+def status(place: Place, scoring_id: ScoringId = None, as_json: AsJson = False) -> None:
     """Say how far the jobs on a table, or a training run, are, how fast, how long still, and whether a driver lives."""
     from skinvae.audit.status import read_status
     from skinvae.audit.training import read_training
     from skinvae.storage.filesystem import Location
 
-    place = Location.parse(table)
-    training = read_training(place)
+    location = Location.parse(place)
+    training = read_training(location)
     if training is not None:
         print_training_status(training, as_json=as_json)
     else:
-        print_status(read_status(place, scoring_id=scoring_id), as_json=as_json)
+        print_status(read_status(location, scoring_id=scoring_id), as_json=as_json)
 
 
 @app.command(

@@ -52,6 +52,11 @@ def config(**score_settings: object) -> Config:
     return build_config({**SMALL, "score": {**SMALL["score"], **score_settings}})
 
 
+def train_config(**train_settings: object) -> Config:
+    """The small settings, with changes to the section [train]."""
+    return build_config({**SMALL, "train": {**SMALL["train"], **train_settings}})
+
+
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with run_s3_server(tmp_path_factory.mktemp("s3")) as server:

@@ -22,9 +22,9 @@ from skinvae.model.scorer import Scorer, ScoringSettings
 from skinvae.model.vae import VAE, ModelSettings
 from skinvae.records import SCORES
 from skinvae.training.fitting import Fitted, fit_in_process
+from skinvae.training.history import Row, epoch_line
 from skinvae.training.settings import WITHOUT_INFLUENCE, TrainSettings
 from skinvae.training.splitting import split_normals
-from skinvae.training.trainer import Row, epoch_line
 
 NORMAL = "NV"
 SplitBy = Literal["image", "lesion"]

@@ -25,9 +25,10 @@ from skinvae.pipelines.training_record import TrainingRecorder
 from skinvae.pipelines.training_worker import WorkerSettings, train_worker
 from skinvae.storage.checkpoints import load_state, load_weights
 from skinvae.training.fitting import Fitted
+from skinvae.training.history import Row
 from skinvae.training.images import global_batches
 from skinvae.training.settings import TrainSettings
-from skinvae.training.trainer import Row, only_vae
+from skinvae.training.trainer import only_vae
 
 
 def fit(plan: TrainPlan, images: TrainImages, resources: Resources, recorder: TrainingRecorder) -> Fitted:

@@ -15,7 +15,7 @@ from tensorboardX import SummaryWriter
 
 from skinvae.errors import UsageError
 from skinvae.storage.filesystem import Location
-from skinvae.training.trainer import Row
+from skinvae.training.history import Row
 
 TENSORBOARD = "tensorboard"
 """Folder of the bundle."""

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from ray.train import Checkpoint, CheckpointUploadMode
 
 from skinvae.model.vae import ModelSettings
+from skinvae.training.history import Row, best_epoch, epoch_line
 from skinvae.training.images import ImageStore
 from skinvae.training.settings import TrainSettings
-from skinvae.training.trainer import DivergedError, Row, Trainer, best_epoch, epoch_line
+from skinvae.training.trainer import DivergedError, Trainer
 
 _WORK = "training"
 """What the ProgressActor counts by."""

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skinvae.model.vae import ModelSettings
+from skinvae.training.history import Row, best_epoch
 from skinvae.training.images import ImageStore
 from skinvae.training.settings import TrainSettings
-from skinvae.training.trainer import Row, Trainer, best_epoch
+from skinvae.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,7 @@ class Fitted:
     best: Row
     """The validation row of the best epoch."""
     history: pd.DataFrame
-    """Columns epoch, split ('train' or 'validation'), loss, reconst, kl (means per image), num_images, sigma and
-    num_workers.
-
-    Of training, also seconds and input_seconds, the part of them that a worker waits for its input.
-    """
+    """Its rows are `history.Row`."""
 
     @property
     def best_epoch(self) -> int:

@@ -1,12 +1,11 @@
 """Epochs over images that lie decoded in memory, by one worker or by several that share every batch.
 
-Order, noise and weights are functions of (seed, epoch, image), never of the worker: N workers learn what one learns
-with batches N times as large, and a resumed run goes on as the interrupted one would have.
+Order, noise and weights are functions of (seed, epoch, image), never of the worker: several workers learn what one
+learns, and a resumed run goes on as the interrupted one would have.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +26,7 @@ from skinvae.model.precision import matrix_precision
 from skinvae.model.vae import VAE, ModelSettings, to_unit_range
 from skinvae.storage.checkpoints import load_checkpoint, save_checkpoint
 from skinvae.training.batch_norm import synchronise_batch_norms
+from skinvae.training.history import Row
 from skinvae.training.images import ImageStore, epoch_order, global_batches, share_of
 from skinvae.training.settings import TrainSettings
 
@@ -37,10 +37,6 @@ CHECK_STEPS = 50
 """How often workers look whether the losses are finite: each look waits for the GPU."""
 
 _MAX_NAMES = 8
-
-Row = dict[str, float | str]
-"""One line of the history: epoch, split, loss, reconst, kl, num_images, sigma, num_workers; of training also times."""
-
 
 _Gathered = tuple[Tensor, Tensor, int]
 """uint8 pixels (B, H, W, 3), noise (B, K, D), and how many images all workers take in this step."""
@@ -263,21 +259,6 @@ class Trainer:
             dist.all_reduce(both)
         seconds, input_seconds = (both / self.num_workers).tolist()
         return {"seconds": seconds, "input_seconds": input_seconds}
-
-
-def best_epoch(history: Iterable[Row]) -> Row:
-    """The validation row of the lowest finite loss, the earliest of equals."""
-    rows = [row for row in history if row["split"] == "validation" and math.isfinite(float(row["loss"]))]
-    return min(rows, key=lambda row: float(row["loss"]))
-
-
-def epoch_line(epoch: int, num_epochs: int, *, trained: Row, validated: Row) -> str:
-    """One epoch's result for people: means per image, kl not weighted by beta."""
-    words = [
-        f"{name} loss {one['loss']:.1f} (reconst {one['reconst']:.1f}, kl {one['kl']:.1f})"
-        for name, one in (("train", trained), ("validation", validated))
-    ]
-    return f"epoch {epoch} of {num_epochs}: {', '.join(words)}"
 
 
 def _weighted(loss: Loss, count: int) -> Tensor:

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from skinvae.pipelines.training_log import EpochLog, MlflowLog, TensorBoardLog, scalars_of
 from skinvae.storage.filesystem import Location
-from skinvae.training.trainer import Row
+from skinvae.training.history import Row
 
 
 def rows(epoch: int) -> list[Row]:

@@ -1,0 +1,49 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Archives = Annotated[
+    list[str],
+    typer.Argument(
+        help="Zip, tar or Parquet archives, folders or prefixes, single images, prepared archives, or manifests (.txt, "
+        ".csv, .parquet) that list images: local paths or s3:// URIs, with {000..999} and * for many.",
+        show_default=False,
+    ),
+]
+Out = Annotated[str, typer.Option("--out", help="Where the result goes: a path or s3:// URI.", show_default=False)]
+Labels = Annotated[
+    str,
+    typer.Option(help="CSV: ISIC's one-hot ground truth, or image_id and dx as in HAM10000.", show_default=False),
+]
+Groups = Annotated[
+    str | None,
+    typer.Option(help="CSV with lesion_id and image_id: photos of one lesion stay together.", show_default=False),
+]
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", help="TOML file of settings: a path or URI.", show_default=False)
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a setting, section.key=value; may be repeated.", show_default=False),
+]
+AnyTable = Annotated[
+    str, typer.Argument(help="Score table, or prepared archive: a path or s3:// URI.", show_default=False)
+]
+Place = Annotated[
+    str,
+    typer.Argument(
+        help="Score table, prepared archive, or the --out of a training: a path or s3:// URI.", show_default=False
+    ),
+]
+ScoringId = Annotated[
+    str | None, typer.Option(help="Which scoring, where the table holds several.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", help="Print all settings as TOML and stop; needs no other argument.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and stop.")]
