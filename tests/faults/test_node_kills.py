@@ -9,17 +9,14 @@ import pytest
 
 from tests.faults.conftest import MakeJob
 from tests.faults.world import QUICK_SIGHT, Images, Job, ray_nodes
+from tests.pipelines.processes import wait_for
 from tests.s3_server import S3Server
 
 
 def wait_for_slices(job: Job, count: int, process: subprocess.Popen[str]) -> None:
     """Until `count` slices are written."""
     folder = f"{job.table.removeprefix('s3://')}/_slices"
-    deadline = time.monotonic() + 120
-    while len(job.s3.filesystem().glob(f"{folder}/*.parquet")) < count:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        assert time.monotonic() < deadline, "no slices were written"
-        time.sleep(0.2)
+    wait_for(lambda: len(job.s3.filesystem().glob(f"{folder}/*.parquet")) >= count, process)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from skinvae.storage.filesystem import Location
 from skinvae.storage.run_records import RunState
 from skinvae.storage.score_table import ScoreTable
 from tests.conftest import ArchiveFiles, config
-from tests.pipelines.processes import command_environment, skinvae_command
+from tests.pipelines.processes import command_environment, skinvae_command, wait_for
 from tests.pipelines.test_score import assert_same_scores, read
 
 SLOW_SAMPLES = 300
@@ -162,13 +162,11 @@ def _started_score(
 
 def wait_for_rows(table: str, count: int, process: subprocess.Popen[bytes]) -> None:
     """Until the table holds `count` committed rows; fails if the process ends before."""
-    deadline = time.monotonic() + 120
-    while True:
-        location = Location.parse(table)
-        if (location / "_delta_log").exists():
-            files = ScoreTable.open(location).live_files()
-            if sum(file.num_rows for file in files) >= count:
-                return
-        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
-        assert time.monotonic() < deadline, "no rows were committed"
-        time.sleep(0.02)
+    location = Location.parse(table)
+    wait_for(
+        lambda: (
+            (location / "_delta_log").exists()
+            and sum(file.num_rows for file in ScoreTable.open(location).live_files()) >= count
+        ),
+        process,
+    )

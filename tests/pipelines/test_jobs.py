@@ -18,8 +18,7 @@ import psutil
 import pytest
 
 from tests.conftest import ArchiveFiles
-from tests.pipelines.processes import command_environment
-from tests.pipelines.test_train import wait_for
+from tests.pipelines.processes import command_environment, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 _TOKEN = secrets.token_hex(32)

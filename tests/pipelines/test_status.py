@@ -23,10 +23,9 @@ from skinvae.storage.filesystem import Location
 from skinvae.storage.run_records import RunState
 from skinvae.storage.score_table import ScoreTable
 from tests.conftest import ArchiveFiles, config
-from tests.pipelines.processes import command_environment, skinvae_command
+from tests.pipelines.processes import command_environment, skinvae_command, wait_for
 from tests.pipelines.test_archive_kinds import tar_of
 from tests.pipelines.test_commands import SLOW_SAMPLES
-from tests.pipelines.test_train import wait_for
 from tests.pipelines.test_verify import verify
 from tests.s3_server import S3Server
 

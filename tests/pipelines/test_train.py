@@ -162,6 +162,15 @@ def test_a_loss_that_is_not_finite_ends_training_with_advice(
     assert not Path(tmp_path, "m", "config.json").exists()
 
 
+def test_a_format_of_gpus_is_refused_on_cpus_before_anything_is_decoded(
+    ray_cluster: str, archive: ArchiveFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = train_config(precision="tf32")
+    with pytest.raises(UsageError, match=r"train\.precision = tf32 is a format of GPUs"):
+        train([archive.zip], labels=archive.labels, normal=["NV"], out=f"{tmp_path}/m", groups=None, config=settings)
+    assert "decoding" not in capsys.readouterr().err
+
+
 def test_labels_that_do_not_fit_are_refused_before_anything_is_decoded(archive: ArchiveFiles, tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match="no image of class NEVUS: --normal takes one of"):
         train([archive.zip], labels=archive.labels, normal=["NEVUS"], out=f"{tmp_path}/m", groups=None, config=config())
