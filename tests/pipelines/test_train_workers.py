@@ -191,7 +191,13 @@ def test_training_goes_on_with_fewer_workers_where_a_node_is_lost(
             "--out", out, config=settings,
         )  # fmt: skip
         process = subprocess.Popen(command, env=command_environment(nodes.address), stderr=subprocess.PIPE)
-        wait_for(lambda: list(Path(f"{out}.training").glob("*/checkpoint_*/state.json")), process)
+        checkpoints: set[str] = set()
+
+        def is_well_on_its_way() -> bool:
+            checkpoints.update(one.parent.name for one in Path(f"{out}.training").glob("*/checkpoint_*/state.json"))
+            return len(checkpoints) >= 4
+
+        wait_for(is_well_on_its_way, process)
         nodes.kill(next(iter(nodes.cluster.worker_nodes)))
         _, errors = process.communicate(timeout=280)
         assert process.returncode == 0, errors.decode()
