@@ -26,8 +26,9 @@ Written by `make reproduce`; do not edit (what explains the differences stands i
 ISIC 2018 Task 3, 10,015 images, nevi normal. Of each training seed, 5 test sets are drawn from the held-out nevi (250)
 and the other classes (100 of each). A cell is the mean AUROC over seeds and draws, ± the standard deviation between
 training seeds (each the mean over its draws). "macro" is the mean of the six classes, which the paper calls ALL;
-"pooled" takes all six as one. The held-out nevi also choose the epoch, as in the paper, and five draws of 250 of some
-336 share most images. Modes: `exact` are true bounds, `released` is what the authors' code computes.
+"pooled" takes all six as one: the same number, since here every class has as many images. The held-out nevi also
+choose the epoch, as in the paper, and five draws of 250 of some 336 share most images. Modes: `exact` are true bounds,
+`released` is what the authors' code computes.
 """
 
 _NOT_RUN = """\
