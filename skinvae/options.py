@@ -17,11 +17,17 @@ Archives = Annotated[
 Out = Annotated[str, typer.Option("--out", help="Where the result goes: a path or s3:// URI.", show_default=False)]
 Labels = Annotated[
     str,
-    typer.Option(help="CSV: ISIC's one-hot ground truth, or image_id and dx as in HAM10000.", show_default=False),
+    typer.Option(
+        help="CSV, Parquet or Delta table: ISIC's one-hot ground truth, or image_id and dx as in HAM10000.",
+        show_default=False,
+    ),
 ]
 Groups = Annotated[
     str | None,
-    typer.Option(help="CSV with lesion_id and image_id: photos of one lesion stay together.", show_default=False),
+    typer.Option(
+        help="CSV, Parquet or Delta table with lesion_id and image_id: photos of one lesion stay together.",
+        show_default=False,
+    ),
 ]
 ConfigFile = Annotated[
     str | None, typer.Option("--config", help="TOML file of settings: a path or URI.", show_default=False)

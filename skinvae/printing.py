@@ -130,7 +130,7 @@ def print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None
     from skinvae.report.evaluation import evaluation_document, evaluation_page
 
     if as_json:
-        print_json(evaluation_document(evaluation, provenance={"out": out}))
+        print_json(evaluation_document(evaluation) | {"out": out})
         return
     console = Console()
     console.print(evaluation_page(evaluation))

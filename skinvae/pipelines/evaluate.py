@@ -21,7 +21,7 @@ from skinvae.report.evaluation import Evaluation, evaluation_document
 from skinvae.report.figures import png_bytes, roc_curves, score_histograms
 from skinvae.storage.bundle import BundleConfig, read_bundle_config, read_split
 from skinvae.storage.filesystem import Location
-from skinvae.storage.frames import read_csv
+from skinvae.storage.frames import read_frame
 from skinvae.storage.score_table import ScoreTable
 
 Protocol = Literal["all", "paper"]
@@ -40,7 +40,31 @@ def evaluate(
     scoring_id: str | None,
     config: Config,
 ) -> Evaluation:
-    """Join, drop what the model was trained on, compute AUROCs, and write evaluation.json, auroc.csv and the figures.
+    """Evaluate as `make_evaluation` does, and write evaluation.json, auroc.csv and the figures."""
+    evaluation = make_evaluation(
+        table,
+        labels=labels,
+        groups=groups,
+        normal=normal,
+        protocol=protocol,
+        scoring_id=scoring_id,
+        config=config,
+    )
+    _write(evaluation, Location.parse(out, config.storage.with_credentials))
+    return evaluation
+
+
+def make_evaluation(
+    table: str,
+    *,
+    labels: str,
+    groups: str | None,
+    normal: Sequence[str],
+    protocol: Protocol,
+    scoring_id: str | None,
+    config: Config,
+) -> Evaluation:
+    """Join scores and labels, drop what the model was trained on, compute AUROCs.
 
     `normal` = () takes the classes that training called normal. Raises UsageError if the table holds several
     scorings and `scoring_id` names none of them, LabelsError if the labels do not fit.
@@ -52,7 +76,7 @@ def evaluate(
     if frame.empty:
         raise TableError(f"'{table}' holds no rows of scoring '{chosen}': the archives had no images")
     model, split = _trained_model(scores, frame)
-    label_frame = parse_labels(read_csv(Location.parse(labels, storage)), origin=labels)
+    label_frame = parse_labels(read_frame(Location.parse(labels, storage)), origin=labels)
     if unknown := sorted(set(normal) - set(label_frame["label"])):
         raise LabelsError(f"'{labels}' has no image of class {', '.join(unknown)}: check --normal")
     join = join_labels(
@@ -60,9 +84,8 @@ def evaluate(
         labels=label_frame,
         normal=normal or model.normal_classes,
         split=split,
-        groups=parse_groups(read_csv(Location.parse(groups, storage)), origin=groups) if groups else None,
+        groups=parse_groups(read_frame(Location.parse(groups, storage)), origin=groups) if groups else None,
     )
-    evaluation = _evaluate(join, scoring_id=chosen, protocol=protocol, config=config)
     provenance = {
         "table": scores.location.uri,
         "table_version": scores.version,
@@ -74,8 +97,7 @@ def evaluate(
         "settings": config.evaluate.model_dump(),
         "versions": library_versions(),
     }
-    _write(evaluation, Location.parse(out, storage.with_credentials), provenance=provenance)
-    return evaluation
+    return _evaluate(join, scoring_id=chosen, protocol=protocol, config=config, provenance=provenance)
 
 
 def choose_scoring(table: ScoreTable, scoring_id: str | None) -> str:
@@ -101,7 +123,9 @@ def _trained_model(table: ScoreTable, frame: pd.DataFrame) -> tuple[BundleConfig
     return config, read_split(copies, config)
 
 
-def _evaluate(join: LabelJoin, *, scoring_id: str, protocol: Protocol, config: Config) -> Evaluation:
+def _evaluate(
+    join: LabelJoin, *, scoring_id: str, protocol: Protocol, config: Config, provenance: dict[str, Any]
+) -> Evaluation:
     settings = config.evaluate
     auroc = evaluate_scores(
         join.evaluated,
@@ -111,13 +135,13 @@ def _evaluate(join: LabelJoin, *, scoring_id: str, protocol: Protocol, config: C
         num_resamples=settings.num_resamples,
     )
     paper = paper_protocol(join.evaluated, normal=join.normal, seed=settings.seed) if protocol == "paper" else None
-    return Evaluation(join=join, auroc=auroc, paper=paper)
+    return Evaluation(join=join, auroc=auroc, paper=paper, provenance=provenance)
 
 
-def _write(evaluation: Evaluation, out: Location, *, provenance: dict[str, Any]) -> None:
+def _write(evaluation: Evaluation, out: Location) -> None:
     join = evaluation.join
     (out / "auroc.csv").write_bytes(evaluation.auroc.to_csv(index=False).encode())
-    document = json.dumps(evaluation_document(evaluation, provenance=provenance), indent=2) + "\n"
+    document = json.dumps(evaluation_document(evaluation), indent=2) + "\n"
     (out / "evaluation.json").write_bytes(document.encode())
     if evaluation.paper is not None:
         (out / "paper_protocol.csv").write_bytes(evaluation.paper.frame.to_csv(index=False).encode())

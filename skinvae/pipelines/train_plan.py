@@ -16,7 +16,7 @@ from skinvae.images.decode import PREPROCESSING_VERSION
 from skinvae.metrics.labels import parse_groups, parse_labels
 from skinvae.pipelines.slicing import ArchivePart, OpenedArchive, missing_parts, open_archives
 from skinvae.storage.filesystem import Location
-from skinvae.storage.frames import read_csv
+from skinvae.storage.frames import read_frame
 from skinvae.storage.pixel_table import Preparation
 from skinvae.storage.training_record import runs_of
 from skinvae.training.settings import WITHOUT_INFLUENCE
@@ -59,7 +59,7 @@ def make_train_plan(
     """Open the archives and split the normals in them. Raises LabelsError if there are too few."""
     storage = config.storage
     normals = _normal_ids(Location.parse(labels, storage), normal)
-    lesions = parse_groups(read_csv(Location.parse(groups, storage)), origin=groups) if groups else None
+    lesions = parse_groups(read_frame(Location.parse(groups, storage)), origin=groups) if groups else None
     preparation = Preparation(
         image_size=config.model.image_size, preprocessing_version=PREPROCESSING_VERSION, decode=config.images
     )
@@ -112,7 +112,7 @@ def digest_frame(frame: pd.DataFrame) -> str:
 
 
 def _normal_ids(labels: Location, normal: Sequence[str]) -> frozenset[str]:
-    frame = parse_labels(read_csv(labels), origin=str(labels))
+    frame = parse_labels(read_frame(labels), origin=str(labels))
     classes = sorted(frame["label"].unique())
     if unknown := sorted(set(normal) - set(classes)):
         raise LabelsError(

@@ -42,6 +42,8 @@ class Evaluation:
     """AUROC_COLUMNS, all images that count."""
     paper: PaperProtocol | None
     """The paper's protocol on the same images; None if not asked for."""
+    provenance: Mapping[str, Any]
+    """Table, model, labels, settings and versions, as evaluation.json has them."""
 
 
 def evaluation_page(evaluation: Evaluation) -> Group:
@@ -145,8 +147,8 @@ def published_table(*, is_same_protocol: bool) -> Table:
     return table
 
 
-def evaluation_document(evaluation: Evaluation, *, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return evaluation.json: JSON types only, NaN as null. `provenance` is taken over as it is."""
+def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
+    """Return evaluation.json: JSON types only, NaN as null."""
     join = evaluation.join
     counts = {
         name: _plain(getattr(join, name))
@@ -161,7 +163,7 @@ def evaluation_document(evaluation: Evaluation, *, provenance: Mapping[str, Any]
         "auroc": _records(evaluation.auroc),
         "paper_protocol": None,
         "published": {"source": PAPER_SOURCE, "auroc": {score: dict(row) for score, row in PAPER_TABLE_2.items()}},
-        "provenance": dict(provenance),
+        "provenance": dict(evaluation.provenance),
     }
     if evaluation.paper is not None:
         document["paper_protocol"] = {

@@ -6,24 +6,60 @@ import io
 import zipfile
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from skinvae.errors import LabelsError
 from skinvae.storage.filesystem import Location
 
+_ID_COLUMNS = ("image", "image_id", "lesion_id")
 
-def read_csv(location: Location) -> pd.DataFrame:
-    """A CSV file with a header line, or a zip with one CSV in it, as ISIC publishes its labels.
 
-    Ids stay as they are written. Raises LabelsError if it is neither.
+def read_frame(location: Location) -> pd.DataFrame:
+    """A CSV file with a header line, a zip with one CSV in it as ISIC publishes its labels, Parquet, or a Delta table.
+
+    Ids are text. Raises LabelsError if it is none of these.
     """
+    if location.info() is None:
+        return _text_ids(_read_delta(location))
     data = location.read_bytes()
+    if data.startswith(b"PAR1"):
+        return _text_ids(_read_parquet(data, location))
     if data.startswith(b"PK"):
         data = _only_csv(data, location)
     try:
         # Ids may look like numbers; only true numbers, as in one-hot columns, become ones.
-        return pd.read_csv(io.BytesIO(data), dtype=dict.fromkeys(("image", "image_id", "lesion_id"), str))
+        return pd.read_csv(io.BytesIO(data), dtype=dict.fromkeys(_ID_COLUMNS, str))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise LabelsError(f"'{location}' is no CSV file with a header line: {error}") from error
+        raise LabelsError(f"'{location}' is no CSV or Parquet file, nor a Delta table: {error}") from error
+
+
+def _read_delta(location: Location) -> pd.DataFrame:
+    try:
+        table = DeltaTable(location.uri, storage_options=location.delta_options())
+        return table.to_pandas()
+    except TableNotFoundError as error:
+        raise LabelsError(f"'{location}' is a folder, but no Delta table: give the file that is meant") from error
+    except (OSError, DeltaError, pa.ArrowException) as error:
+        raise LabelsError(f"the Delta table '{location}' cannot be read: {error}") from error
+
+
+def _read_parquet(data: bytes, location: Location) -> pd.DataFrame:
+    try:
+        frame: pd.DataFrame = pq.read_table(pa.BufferReader(data)).to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        raise LabelsError(f"'{location}' is a Parquet file that cannot be read: {error}") from error
+    return frame
+
+
+def _text_ids(frame: pd.DataFrame) -> pd.DataFrame:
+    """Ids as text; missing ones stay missing."""
+    for name in set(_ID_COLUMNS) & set(frame.columns):
+        ids = frame[name]
+        frame[name] = ids.astype(object).where(ids.isna(), ids.astype(str))
+    return frame
 
 
 def _only_csv(data: bytes, location: Location) -> bytes:

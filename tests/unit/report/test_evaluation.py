@@ -41,7 +41,7 @@ def evaluate(counts: dict[str, int], *, with_paper: bool = False) -> Evaluation:
     join = make_join(counts)
     auroc = evaluate_scores(join.evaluated, normal=["NV"], scoring_id="s1", rng=np.random.default_rng(0))
     paper = paper_protocol(join.evaluated, normal=["NV"], seed=0) if with_paper else None
-    return Evaluation(join=join, auroc=auroc, paper=paper)
+    return Evaluation(join=join, auroc=auroc, paper=paper, provenance={"model_id": "m1"})
 
 
 def printed(renderable, *, width: int = 80) -> str:
@@ -135,7 +135,7 @@ def test_odd_intervals_are_explained():
 
 
 def test_document_is_json_and_complete(evaluation):
-    document = json.loads(json.dumps(evaluation_document(evaluation, provenance={"model_id": "m1"}), allow_nan=False))
+    document = json.loads(json.dumps(evaluation_document(evaluation), allow_nan=False))
     assert document["provenance"] == {"model_id": "m1"}
     assert document["normal"] == ["NV"]
     assert document["join"]["num_trained"] == 3
@@ -143,4 +143,4 @@ def test_document_is_json_and_complete(evaluation):
     assert document["paper_protocol"]["num_abnormal"]["DF"] == 12
     assert document["published"]["auroc"]["vae"]["BCC"] == 0.795
     pd.testing.assert_frame_equal(pd.DataFrame(document["auroc"]), evaluation.auroc, check_dtype=False)
-    assert evaluation_document(evaluate({"NV": 20, "MEL": 9}), provenance={})["paper_protocol"] is None
+    assert evaluation_document(evaluate({"NV": 20, "MEL": 9}))["paper_protocol"] is None

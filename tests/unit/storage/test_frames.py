@@ -1,0 +1,64 @@
+"""Labels come as analysts have them: CSV, zipped CSV, Parquet, or a Delta table."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from deltalake import write_deltalake
+
+from skinvae.errors import LabelsError
+from skinvae.storage.filesystem import Location
+from skinvae.storage.frames import read_frame
+
+LABELS = pd.DataFrame({"image": ["007", "ISIC_1"], "MEL": [1.0, 0.0], "NV": [0.0, 1.0]})
+
+
+def as_csv(folder: Path) -> Path:
+    LABELS.to_csv(folder / "labels.csv", index=False)
+    return folder / "labels.csv"
+
+
+def as_zip(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "labels.zip", "w") as archive:
+        archive.write(as_csv(folder), "inside/labels.csv")
+    return folder / "labels.zip"
+
+
+def as_parquet(folder: Path) -> Path:
+    LABELS.to_parquet(folder / "labels.parquet")
+    return folder / "labels.parquet"
+
+
+def as_delta(folder: Path) -> Path:
+    write_deltalake(str(folder / "labels"), LABELS)
+    return folder / "labels"
+
+
+@pytest.mark.parametrize("write", [as_csv, as_zip, as_parquet, as_delta])
+def test_labels_read_the_same_from_every_kind_of_file(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    found = read_frame(Location.parse(str(write(tmp_path))))
+    pd.testing.assert_frame_equal(found, LABELS, check_dtype=False)
+    assert list(found["image"]) == ["007", "ISIC_1"]
+
+
+def test_numbers_as_ids_become_text_and_missing_ones_stay_missing(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"image_id": [7, 8], "lesion_id": pd.array([1, None], dtype="Int64")})
+    frame.to_parquet(tmp_path / "groups.parquet")
+    found = read_frame(Location.parse(str(tmp_path / "groups.parquet")))
+    assert list(found["image_id"]) == ["7", "8"]
+    assert found["lesion_id"][0] == "1"
+    assert found["lesion_id"].isna()[1]
+
+
+def test_what_is_no_table_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "note.txt").write_text("x")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and then nothing of the kind")
+    with pytest.raises(LabelsError, match="folder, but no Delta table"):
+        read_frame(Location.parse(str(tmp_path / "folder")))
+    with pytest.raises(LabelsError, match=r"bad\.parquet' is a Parquet file that cannot be read"):
+        read_frame(Location.parse(str(tmp_path / "bad.parquet")))
