@@ -100,8 +100,10 @@ SCORE_SCHEMA = pa.schema(
         _column(
             "p_value",
             pa.float64(),
-            "(1 + n) / (1 + N): n of the N held-out normals have a vae_reconst at least as high; null for images the "
-            "model was trained on, and if the normals were scored with another mode, num_samples, seed or noise",
+            "P(S >= s): how often a normal image has a vae_reconst at least as high, by the Gamma distribution fitted "
+            "to the model's N held-out normals, or, where that does not fit (config.json: tail), by rank among them, "
+            "(1 + n) / (1 + N); null for images the model was trained on, and if the normals were scored with another "
+            "mode, num_samples, seed or noise",
             nullable=True,
         ),
         _column("num_samples", pa.int32(), "draws of z per image, k in the paper"),

@@ -53,6 +53,11 @@ class Scores:
     ess: Tensor
 
 
+def reconst_constant(*, num_pixels: int, variance: float, mode: ScoreMode) -> float:
+    """What vae_reconst is of an image that is reconstructed without any error, in nats."""
+    return 0.5 * num_pixels * math.log(2 * math.pi * variance) if mode == "exact" else 0.0
+
+
 def log_mean_exp(a_BK: Tensor) -> Tensor:
     """log(mean_i exp(a_i)) over the draws, (B,)."""
     return torch.logsumexp(a_BK, dim=1) - math.log(a_BK.shape[1])
@@ -72,7 +77,7 @@ def scores_from_draws(draws: Draws, *, variance: float, mode: ScoreMode) -> Scor
     authors' code does; they are no bounds.
     """
     if mode == "exact":
-        constant = 0.5 * draws.num_pixels * math.log(2 * math.pi * variance)
+        constant = reconst_constant(num_pixels=draws.num_pixels, variance=variance, mode=mode)
         reconst_BK = draws.sq_err_BK / (2 * variance) + constant
         latent_BK = 0.5 * draws.norm_gap_BK - 0.5 * draws.sum_logvar_B[:, None]
         log_w_BK = -reconst_BK - latent_BK

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from skinvae.errors import JobError
-from skinvae.metrics.join import SAME_SCORE_TOLERANCE
+from skinvae.metrics.p_values import PValues
 from skinvae.model.scorer import ScoringSettings
 from skinvae.pipelines.bisection import NUM_DEATHS_ALONE, Death
 from skinvae.pipelines.deadline import arm_deadlines, deadline
@@ -80,7 +80,7 @@ class ScoreStage:
 
     @functools.cached_property
     def _p_values(self) -> PValues:
-        return PValues(self._bundle, scoring=self._job.scoring)
+        return self._bundle.p_values(self._job.scoring)
 
     @functools.cached_property
     def _scorer(self) -> ImageScorer:
@@ -165,32 +165,6 @@ class _SliceScores:
         for name, values in self.columns.items():
             values[images] = columns[name]
         self._progress.advance_slice.remote(self._slice_id, len(images))
-
-
-class PValues:
-    """P(S >= s) for the score vae_reconst, by its rank among the bundle's held-out normals."""
-
-    def __init__(self, bundle: ModelBundle, *, scoring: ScoringSettings) -> None:
-        # Another precision moved no p-value of 700 by more than 0.014 (tests/unit/model/test_precision.py).
-        of_normals = bundle.config.calibration.model_copy(update={"precision": scoring.precision})
-        comparable = of_normals == scoring and len(bundle.calibration) > 0
-        self._normals = np.sort(bundle.calibration["vae_reconst"].to_numpy()) if comparable else None
-        self._trained_on = frozenset(bundle.split.loc[bundle.split["split"] == "train", "image_id"])
-
-    def __call__(self, frame: pd.DataFrame) -> NDArray[np.float64]:
-        """(1 + number of normals with a score >= s) / (1 + number of normals), never below 1/(n+1).
-
-        NaN where there is no score, where the model was trained on the image, and where the normals were scored
-        with other settings than these.
-        """
-        if self._normals is None:
-            return np.full(len(frame), np.nan)
-        scores = frame["vae_reconst"].to_numpy()
-        # The same picture in another batch differs in the last digits, and must have the same rank.
-        lowest = scores - SAME_SCORE_TOLERANCE * np.abs(scores)
-        at_least = len(self._normals) - np.searchsorted(self._normals, lowest, side="left")
-        p_values = (1 + at_least) / (1 + len(self._normals))
-        return np.where(np.isnan(scores) | frame["image_id"].isin(self._trained_on), np.nan, p_values)
 
 
 def _reject_killers(frame: pd.DataFrame, killers: Mapping[int, Death]) -> None:

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 
 from skinvae.config import Config
 from skinvae.errors import BundleError, Interrupted, UsageError
 from skinvae.model.objective import ObjectiveSettings
 from skinvae.model.precision import emulates
-from skinvae.pipelines.calibration import calibrate
+from skinvae.pipelines.calibration import Calibration, calibrate
 from skinvae.pipelines.failures import user_errors
 from skinvae.pipelines.fitting import fit, require_work_for_all
 from skinvae.pipelines.progress import say
@@ -101,14 +100,14 @@ def _run(plan: TrainPlan, *, started: float) -> TrainSummary:
             fitted = fit(plan, images, resources, recorder)
             recorder.phase = "calibrating"
             say("scoring the held-out normals for calibration")
-            calibration, pictures = calibrate(images.dataset, fitted, config=config, resources=resources)
-            bundle = _bundle_config(plan, images, fitted)
-            extras = _extras(plan, bundle, fitted, pictures)
+            calibration = calibrate(images.dataset, fitted, config=config, resources=resources)
+            bundle = _bundle_config(plan, images, fitted, calibration)
+            extras = _extras(plan, bundle, fitted, calibration)
             digest = write_bundle(
                 plan.out,
                 config=bundle,
                 weights=fitted.weights,
-                calibration=calibration,
+                calibration=calibration.scores,
                 split=images.split,
                 extras=extras,
             )
@@ -168,20 +167,19 @@ def _files(plan: TrainPlan) -> list[str]:
     return sorted(one.name for one in plan.out.list_objects())
 
 
-def _extras(plan: TrainPlan, bundle: BundleConfig, fitted: Fitted, pictures: Figure) -> dict[str, bytes]:
+def _extras(plan: TrainPlan, bundle: BundleConfig, fitted: Fitted, calibration: Calibration) -> dict[str, bytes]:
     """The files for people, by name."""
     history = fitted.history
     extras = {
         "MODEL_CARD.md": model_card(bundle, history=history, command=plan.command).encode(),
         "history.csv": history.to_csv(index=False).encode(),
-        "reconstructions.png": png_bytes(pictures),
-    }
+    } | {name: png_bytes(figure) for name, figure in calibration.figures.items()}
     if len(history) > 1:
         extras["training_curve.png"] = png_bytes(training_curve(history, best_epoch=fitted.best_epoch))
     return extras
 
 
-def _bundle_config(plan: TrainPlan, images: TrainImages, fitted: Fitted) -> BundleConfig:
+def _bundle_config(plan: TrainPlan, images: TrainImages, fitted: Fitted, calibration: Calibration) -> BundleConfig:
     config = plan.config
     return BundleConfig(
         model=config.model,
@@ -205,5 +203,6 @@ def _bundle_config(plan: TrainPlan, images: TrainImages, fitted: Fitted) -> Bund
             "split_by": "lesion" if images.split["group"].notna().any() else "image",
         },
         calibration=config.score.calibration,
+        tail=calibration.tail,
         versions=library_versions(),
     )

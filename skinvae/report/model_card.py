@@ -7,6 +7,7 @@ import json
 import pandas as pd
 
 from skinvae.model.objective import ObjectiveSettings
+from skinvae.report.calibration import tail_sentence
 from skinvae.storage.bundle import BundleConfig
 
 _TEMPLATE = """\
@@ -43,6 +44,11 @@ Best of {num_epochs} epochs by validation loss: epoch {best_epoch}.
 {curve}
 Objective: {objective}. {loss} reconst = half the squared error summed over pixels on [-1, 1]; kl in nats.
 
+## Normal scores
+{tail}
+
+![Scores of the held-out normals](normal_scores.png)
+
 ## How to make it again
 {command}With these settings, whatever files and environment they came from:
 
@@ -77,6 +83,7 @@ def model_card(config: BundleConfig, *, history: pd.DataFrame, command: str) -> 
         losses=losses,
         curve="\n![Losses by epoch](training_curve.png)\n" if len(history) > 1 else "",
         licence=config.data.get("licence") or "not stated when the model was trained (`train.data_licence`)",
+        tail=tail_sentence(config.tail),
         command=f"```\n{command}\n```\n" if command else "",
         settings=_settings(config),
     )

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from skinvae.errors import BundleError, InputError
 from skinvae.images.decode import PREPROCESSING_VERSION, DecodeSettings
+from skinvae.metrics.p_values import NormalTail, PValues
 from skinvae.model.objective import ObjectiveSettings
 from skinvae.model.scorer import ScoringSettings
 from skinvae.model.vae import VAE, ModelSettings
@@ -46,6 +48,7 @@ class BundleConfig(BaseModel):
     training: dict[str, Any] = Field(description="settings, seed, best epoch and losses of the training run")
     data: dict[str, Any] = Field(description="archives, counts and digest of the training set")
     calibration: ScoringSettings = Field(description="how the scores in calibration.parquet were computed")
+    tail: NormalTail | None = Field(None, description="how those scores turn others into p-values; None = by ranks")
     versions: dict[str, str] = Field(description="skinvae and the libraries that trained the model")
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of the files that loading depends on")
 
@@ -77,6 +80,16 @@ class ModelBundle:
         model = VAE(self.config.model)
         model.load_state_dict(self.weights)
         return model
+
+    def p_values(self, scoring: ScoringSettings) -> PValues:
+        """What gives p-values to scores that were computed like this: none, if the normals' were computed otherwise."""
+        # Another precision moved no p-value of 700 by more than 0.014 (tests/unit/model/test_precision.py).
+        is_comparable = self.config.calibration.model_copy(update={"precision": scoring.precision}) == scoring
+        return PValues(
+            normals=np.sort(self.calibration["vae_reconst"].to_numpy()) if is_comparable else None,
+            tail=self.config.tail,
+            trained_on=frozenset(self.split.loc[self.split["split"] == "train", "image_id"]),
+        )
 
 
 def write_bundle(

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from skinvae.metrics.p_values import Tail
 from skinvae.model.objective import ObjectiveSettings
 
 TrainPrecision = Literal["float32", "tf32", "bfloat16", "float64"]
@@ -35,6 +36,11 @@ class TrainSettings(ObjectiveSettings):
         0, ge=0, description="go on with as few where nodes are lost, which then take larger shares; 0 = wait for all"
     )
     max_failures: int = Field(3, ge=0, description="how often a lost worker restarts training from its last epoch")
+    tail: Tail | Literal["auto"] = Field(
+        "auto",
+        description="what p-values come from: gamma, fitted to the held-out normals; empirical, ranks among them; "
+        "auto = gamma unless a test refuses it",
+    )
     data_licence: str | None = Field(None, description="licence of the training images, for the model card")
     tensorboard: bool = Field(default=True, description="write TensorBoard logs beside the model")
     mlflow: str | None = Field(None, description="tracking URI of an MLflow server to log to; needs skinvae[mlflow]")

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 from PIL import Image
+from scipy.stats import gamma, kstest
 
 from skinvae.errors import BundleError, InputError, RejectLimitExceeded, UsageError
 from skinvae.images.archives import image_id
@@ -166,14 +167,19 @@ def test_bad_images_are_rows_with_a_reason_and_their_neighbours_are_scored(
         check_reject_limit(summary, max_rejects=0.01)
 
 
-def test_p_values_are_null_for_trained_images_and_uniform_like_for_held_out_ones(table: str, model: str) -> None:
+def test_p_values_are_null_for_trained_images_and_those_of_the_fitted_tail_for_others(table: str, model: str) -> None:
+    bundle = read_bundle(Location.parse(model))
     rows = pd.read_parquet(table).set_index("image_id")
-    split = read_bundle(Location.parse(model)).split.set_index("image_id")["split"]
-    trained, held_out = split.index[split == "train"], split.index[split == "validation"]
+    trained = bundle.split.loc[bundle.split["split"] == "train", "image_id"]
     assert rows.loc[trained, "p_value"].isna().all()
-    p_values = np.sort(rows.loc[held_out, "p_value"])
-    # Each held-out normal is ranked among themselves: 2/(n+1), 3/(n+1), ... 1.
-    np.testing.assert_allclose(p_values, np.arange(2, len(p_values) + 2) / (len(p_values) + 1))
+    others = rows.drop(index=trained)
+    tail = bundle.config.tail
+    assert tail is not None
+    assert tail.kind == "gamma"
+    expected = gamma.sf(others["vae_reconst"] - tail.offset_nats, tail.shape, scale=tail.scale_nats)
+    np.testing.assert_allclose(others["p_value"], expected, rtol=1e-6)
+    held_out = bundle.split.loc[bundle.split["split"] == "validation", "image_id"]
+    assert kstest(rows.loc[held_out, "p_value"], "uniform").pvalue > 0.01
 
 
 def test_one_table_holds_the_scores_of_several_settings(model: str, archive: ArchiveFiles, tmp_path: Path) -> None:

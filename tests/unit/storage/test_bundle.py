@@ -7,13 +7,16 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from skinvae.errors import BundleError
 from skinvae.images.decode import DecodeSettings
+from skinvae.metrics.p_values import NormalTail
 from skinvae.model.scorer import ScoringSettings
 from skinvae.model.vae import VAE, ModelSettings
 from skinvae.records import SCORES, SPLIT_SCHEMA
@@ -23,6 +26,7 @@ from skinvae.storage.bundle import (
     SPLIT,
     WEIGHTS,
     BundleConfig,
+    ModelBundle,
     has_bundle,
     read_bundle,
     read_bundle_config,
@@ -205,3 +209,36 @@ def test_another_preprocessing_version_is_refused(location: Location) -> None:
     write(location, preprocessing_version="0")
     with pytest.raises(BundleError, match=r"preprocessing version 0, .* train again"):
         read_bundle(location)
+
+
+# What gives p-values
+
+
+def loaded(location: Location, **changes: object) -> ModelBundle:
+    write(location, **changes)
+    return read_bundle(location)
+
+
+NEW = pd.DataFrame({"image_id": ["new"], "vae_reconst": [2.0]})
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"num_samples": 5}, {"mode": "released"}, {"noise": "lhs"}])
+def test_scores_of_other_settings_than_the_normals_get_no_p_values(
+    changed: dict[str, object], location: Location
+) -> None:
+    bundle = loaded(location)
+    assert np.isnan(bundle.p_values(ScoringSettings(num_samples=4).model_copy(update=changed))(NEW)).all()
+
+
+def test_scores_in_another_precision_get_them(location: Location) -> None:
+    bundle = loaded(location)
+    assert list(bundle.p_values(ScoringSettings(num_samples=4, precision="bfloat16"))(NEW)) == [3 / 4]
+
+
+def test_trained_images_get_none_and_the_tail_is_the_bundles(location: Location) -> None:
+    tail = NormalTail(kind="gamma", offset_nats=-1.0, num_normals=3, shape=2.0, scale_nats=1.5)
+    bundle = loaded(location, tail=tail)
+    assert bundle.config.tail == tail
+    frame = pd.DataFrame({"image_id": ["a", "b", "new"], "vae_reconst": [2.0] * 3})
+    found = bundle.p_values(ScoringSettings(num_samples=4))(frame)
+    np.testing.assert_allclose(found, [np.nan, *[stats.gamma.sf(3.0, 2.0, scale=1.5)] * 2])
