@@ -37,6 +37,8 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[Any]) ->
     deadline = time.monotonic() + 120
     while not condition():
         if process.poll() is not None:
+            if process.stderr is not None and process.stderr.seekable():
+                process.stderr.seek(0)  # a file that the process wrote to
             pytest.fail(f"the process ended with {process.returncode}:\n{process.stderr and process.stderr.read()}")
         assert time.monotonic() < deadline, "the awaited state did not come about"
         time.sleep(0.02)

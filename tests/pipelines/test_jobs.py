@@ -1,85 +1,132 @@
-"""`ray job submit` on a real cluster: the job joins it, and its log is the command's."""
+"""`ray job submit` on a real cluster of several nodes: the job joins it, can be followed, stops and resumes."""
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import socket
+import re
+import shlex
 import subprocess
-import sys
-import urllib.request
+import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from tests.conftest import ArchiveFiles
-from tests.pipelines.processes import command_environment, wait_for
+from tests.pipelines.job_cluster import AUTHORIZATION, RAY, REPOSITORY, JobCluster, environment, job_cluster
+from tests.s3_server import S3Server
 
-REPOSITORY = Path(__file__).parents[2]
-_TOKEN = secrets.token_hex(32)
-RAY = str(Path(sys.executable).parent / "ray")
+NUM_IMAGES = 106
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[JobCluster]:
+    with job_cluster() as running:
+        yield running
 
 
 @pytest.fixture
-def job_server() -> Iterator[str]:
-    """A cluster of one node with its job server; its address."""
-    port, client_port = _free_port(), _free_port()
-    command = [
-        RAY, "start", "--head", "--block", "--port=0", "--num-cpus=3", "--node-ip-address=127.0.0.1",
-        f"--dashboard-port={port}", "--dashboard-agent-listen-port=0", f"--ray-client-server-port={client_port}",
-        "--disable-usage-stats",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: _answers(f"{address}/api/version"), process)
-        yield address
-    finally:
-        # `ray start --block` leaves its servers behind when it is stopped.
-        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-            one.kill()
-        process.wait(timeout=60)
+def bucket(s3: S3Server, archive: ArchiveFiles, model: str, tmp_path: Path) -> str:
+    """A bucket with the archive and the model, and no table yet."""
+    filesystem, name = s3.filesystem(), tmp_path.name.replace("_", "-").lower()
+    filesystem.mkdir(name)
+    filesystem.put_file(archive.zip, f"{name}/images.zip")
+    filesystem.put(model, f"{name}/model", recursive=True)
+    return f"s3://{name}"
 
 
-def test_a_submitted_job_scores_on_the_cluster(
-    job_server: str, model: str, archive: ArchiveFiles, tmp_path: Path
+@pytest.fixture
+def runtime_env(s3: S3Server) -> dict[str, object]:
+    """What the job brings along: where S3 is, and settings. The GPU is one in name only."""
+    settings = {"SKINVAE_SCORE__SLICE_SIZE": "16", "SKINVAE_RAY__DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+    return {"env_vars": s3.environment | settings}
+
+
+def score_command(bucket: str, *more: str) -> list[str]:
+    uris = [f"{bucket}/images.zip", "--model", f"{bucket}/model", "--table", f"{bucket}/scores"]
+    return ["python", "jobs/score.py", *uris, *more]
+
+
+def rows_of(s3: S3Server, bucket: str) -> pd.DataFrame:
+    filesystem = s3.filesystem()
+    files = filesystem.glob(f"{bucket.removeprefix('s3://')}/scores/*.parquet")
+    return pd.concat([pd.read_parquet(filesystem.open(file)) for file in files])
+
+
+def test_a_submitted_job_is_followed_while_the_nodes_do_its_work(
+    cluster: JobCluster,
+    bucket: str,
+    runtime_env: dict[str, object],
+    s3: S3Server,
+    archive: ArchiveFiles,
+    tmp_path: Path,
 ) -> None:
-    table = f"{tmp_path}/scores"
-    environment = {"SKINVAE_SCORE__SLICE_SIZE": "16", "OMP_NUM_THREADS": "1"}
     command = [
-        RAY, "job", "submit", "--address", job_server, "--working-dir", str(REPOSITORY),
-        "--runtime-env-json", json.dumps({"env_vars": environment}),
-        "--", "python", "jobs/score.py", archive.zip, "--model", model, "--table", table,
+        RAY, "job", "submit", "--address", cluster.address, "--working-dir", str(REPOSITORY),
+        "--runtime-env-json", json.dumps(runtime_env), "--", *score_command(bucket),
     ]  # fmt: skip
-    finished = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "106 images scored, 0 rejected" in finished.stdout
-    rows = pd.read_parquet(table)
+    seen: dict[str, set[str]] = {name: set() for name in cluster.nodes}
+    log, followed = tmp_path / "log.txt", False
+    with log.open("w") as file, subprocess.Popen(command, env=environment(), stdout=file, stderr=file) as job:
+        while job.poll() is None:
+            for name in cluster.nodes:
+                seen[name] |= cluster.work_on(name)
+            followed |= "scoring actor" in log.read_text()
+            time.sleep(0.2)
+    text = log.read_text()
+    assert job.returncode == 0, text
+    assert followed, "the log came while the job ran"
+    assert f"{NUM_IMAGES} images scored, 0 rejected" in text
+    rows = rows_of(s3, bucket)
     assert sorted(rows["member"]) == sorted(archive.members())
     assert rows["slice_id"].nunique() == 7, "108 members in slices of 16: the environment reached the job"
+    assert any("Map(ScoreStage)" in one for one in seen["decode"] | seen["gpu"])
+    assert not [one for one in seen["head"] if "Map(" in one or "task" in one], "the head runs the driver alone"
 
 
-def _environment() -> dict[str, str]:
-    """`python` is this one, and both sides hold the token that Ray's servers ask for."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return command_environment() | {"PATH": path, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
+def test_a_stopped_job_commits_what_is_done_and_the_next_one_goes_on(
+    cluster: JobCluster, bucket: str, runtime_env: dict[str, object], s3: S3Server
+) -> None:
+    # This process has a Ray of its own, without a token: the client is told the cluster's.
+    client = JobSubmissionClient(cluster.address, headers=AUTHORIZATION)
+    slowly = ["--set", "score.num_samples=4000", "--set", "score.slice_size=8", "--set", "score.commit_seconds=0.5"]
+    # Ray keeps no exit code of a job that it stopped; the shell lives on to tell it.
+    entrypoint = f"trap : TERM; {shlex.join(score_command(bucket, *slowly))}; echo it ended with $?"
 
+    def submit() -> str:
+        env = runtime_env | {"working_dir": str(REPOSITORY)}
+        return str(client.submit_job(entrypoint=entrypoint, runtime_env=env))
 
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    def wait(job: str, until: set[JobStatus]) -> str:
+        deadline = time.monotonic() + 200
+        while client.get_job_status(job) not in until:
+            assert time.monotonic() < deadline, client.get_job_logs(job)
+            time.sleep(0.3)
+        return str(client.get_job_logs(job))
 
+    stopped = submit()
+    log = f"{bucket.removeprefix('s3://')}/scores/_delta_log"
+    while len(s3.filesystem().glob(f"{log}/*.json")) < 3:
+        assert client.get_job_status(stopped) in {JobStatus.PENDING, JobStatus.RUNNING}, client.get_job_logs(stopped)
+        time.sleep(0.3)
+        s3.filesystem().invalidate_cache()
+    client.stop_job(stopped)
+    text = wait(stopped, {JobStatus.STOPPED, JobStatus.FAILED, JobStatus.SUCCEEDED})
+    assert client.get_job_status(stopped) == JobStatus.STOPPED
+    committed = re.search(r"interrupted: (\d+) images of this run are committed .* run the same command to go on", text)
+    assert committed is not None, text
+    assert "it ended with 5" in text
 
-def _answers(url: str) -> bool:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {_TOKEN}"})
-    try:
-        with urllib.request.urlopen(request, timeout=2) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
+    resumed = submit()
+    text = wait(resumed, {JobStatus.SUCCEEDED, JobStatus.FAILED})
+    assert client.get_job_status(resumed) == JobStatus.SUCCEEDED
+    assert "it ended with 0" in text
+    rows = rows_of(s3, bucket)
+    assert len(rows) == NUM_IMAGES
+    assert rows["member"].is_unique
+    by_run = rows.sort_values("scored_at").groupby("run_id", sort=False)["status"].count()
+    assert len(by_run) == 2, "each run scored a part of the images"
+    # What the first one had written, and could not commit any more, the second one adopts.
+    assert by_run.iloc[0] >= int(committed[1]) > 0
