@@ -23,7 +23,7 @@ from skinvae.pipelines.image_scorer import Columns, ImageScorer, ScorerRecipe, f
 from skinvae.pipelines.isolated_scoring import score_isolated
 from skinvae.pipelines.slice_job import SliceJob
 from skinvae.pipelines.slicing import Slice
-from skinvae.pipelines.stages import SliceHead, image_columns
+from skinvae.pipelines.stages import SliceHead, image_columns, table_of
 from skinvae.records import SCORE_SCHEMA, SCORES, Status
 from skinvae.storage.bundle import ModelBundle
 from skinvae.storage.filesystem import Location
@@ -170,6 +170,4 @@ def _with_job_columns(frame: pd.DataFrame, slice_: Slice, job: ScoringJob, *, mo
     frame["slice_id"] = str(job.slice_id(slice_))
     frame["run_id"] = job.run_id
     frame["scored_at"] = datetime.datetime.now(datetime.timezone.utc)
-    # from_pandas: NaN in a score column is how pandas says null.
-    columns = [pa.Array.from_pandas(frame[field.name], type=field.type) for field in SCORE_SCHEMA]
-    return pa.Table.from_arrays(columns, schema=SCORE_SCHEMA)
+    return table_of(frame, schema=SCORE_SCHEMA)
