@@ -17,6 +17,7 @@ from skinvae.pipelines.actor_stage import by_actors
 from skinvae.pipelines.completing import Dataset, complete
 from skinvae.pipelines.failures import at_work
 from skinvae.pipelines.image_scorer import MakeScorer, make_vae_scorer
+from skinvae.pipelines.maps import check_map_size, plan_maps, store_maps
 from skinvae.pipelines.retrying import retry
 from skinvae.pipelines.runtime import Resources, available_resources
 from skinvae.pipelines.scoring_job import make_job, precision_in, preparation_for, recipe_of
@@ -42,7 +43,8 @@ def score(
 ) -> JobSummary:
     """Score every image of the archives that the table does not hold yet, and commit the rows as they come.
 
-    Then score again the rejected images whose status codes are in `retry_statuses`, and replace their rows.
+    Then score again the rejected images whose status codes are in `retry_statuses`, and replace their rows; and with
+    `score.maps` store error maps of the highest scores.
     `make_scorer` builds the scorer in each actor, by default the bundle's VAE; it must be picklable.
     Raises as `completing.complete` does; see also `check_damage` and `check_reject_limit`.
     """
@@ -52,6 +54,7 @@ def score(
     # The whole bundle is read and verified, so that no worker starts on an altered one.
     bundle = read_bundle(model_at)
     preparation = preparation_for(bundle, config.images)
+    check_map_size(config.score, image_size=preparation.image_size)
     opened = open_archives(archives, config=config, preparation=preparation)
     score_table = ScoreTable.open_if_exists(table_at) if dry_run else ScoreTable.open_or_create(table_at)
 
@@ -71,7 +74,12 @@ def score(
         # Without rows yet: this machine's stands for the cluster's.
         has_gpu = config.ray.device != "cpu" and torch.cuda.is_available()
         here = torch.device("cuda" if has_gpu else "cpu")
-        return summarise(job_in(asked or fastest_precision(here)), opened, score_table)
+        job = job_in(asked or fastest_precision(here))
+        summary = summarise(job, opened, score_table)
+        if config.score.maps:
+            num_left = _num_left(job, opened, score_table)
+            summary.maps = plan_maps(job, opened, score_table, num_left=num_left, settings=config.score)
+        return summary
     assert score_table is not None
     with contextlib.ExitStack() as session:
         if asked is None or (asked in ("tf32", "bfloat16") and _num_left(job_in(asked), opened, score_table) != 0):
@@ -97,10 +105,12 @@ def score(
                 complete_table=complete_table,
                 summary=summary,
             )
+        if config.score.maps:
+            store_maps(job, opened, score_table, config=config, summary=summary)
     return summary
 
 
-def _num_left(job: ScoringJob, opened: Sequence[OpenedArchive], table: ScoreTable) -> int | None:
+def _num_left(job: ScoringJob, opened: Sequence[OpenedArchive], table: ScoreTable | None) -> int | None:
     """Members that the table does not cover; None where a stream does not tell."""
     summary = summarise(job, opened, table)
     return None if summary.num_stream_bytes else summary.num_members - summary.num_already_done
