@@ -228,6 +228,19 @@ def test_images_that_cannot_be_read_again_cost_no_other(
     assert len(pd.read_parquet(out)) == 106, "the scores stay"
 
 
+def test_of_a_damaged_archive_what_was_scored_is_mapped(model: str, archive: ArchiveFiles, tmp_path: Path) -> None:
+    whole = tar_of(sorted(archive.members().items()))
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole[: len(whole) // 2])
+    out = str(tmp_path / "scores")
+    summary = score([str(cut), archive.zip], model=model, table=out, config=maps_config())
+    assert summary.maps is not None
+    assert summary.maps.num_stored == summary.maps.num_chosen == len(maps_of(out))
+    assert str(cut) in set(maps_of(out)["source"])
+    (message,) = summary.damaged
+    assert "cut.tar is damaged" in message
+
+
 def test_tables_and_maps_on_s3(model: str, archive: ArchiveFiles, s3: S3Server, ray_cluster: str) -> None:
     """By the command line: what it prints, and what it says where there are no scores to look at."""
     Location.parse("s3://maps").filesystem.mkdir("maps")
