@@ -130,12 +130,13 @@ def _maps_stored(summary: JobSummary) -> list[str]:
     maps = summary.maps
     if maps is None:
         return []
-    if maps.threshold is None:
+    if maps.threshold_nats is None:
         return ["no error maps: there is no image with a score"]
     rejected = f", {maps.num_rejected:,} images could not be decoded again" if maps.num_rejected else ""
+    chosen = f"{maps.num_chosen:,} images with a vae_reconst of at least {maps.threshold_nats:,.1f} nats"
     return [
-        f"{maps.num_stored:,} error maps stored in {maps.table} in {maps.seconds:.0f} s{rejected}; {maps.num_before:,} "
-        f"of the {maps.num_chosen:,} images with a vae_reconst of at least {maps.threshold:,.1f} nats had theirs before"
+        f"{maps.num_stored:,} error maps stored in {maps.table} in {maps.seconds:.0f} s{rejected}; "
+        f"{maps.num_before:,} of the {chosen} had theirs before"
     ]
 
 
@@ -145,7 +146,7 @@ def _maps_planned(summary: JobSummary) -> list[str]:
         return []
     if maps.num_chosen is None:
         return [f"then error maps of the highest scores would be stored in {maps.table}"]
-    if maps.threshold is None:
+    if maps.threshold_nats is None:
         return [
             f"then about {maps.num_chosen:,} error maps would be stored in {maps.table}, those of the highest scores"
         ]

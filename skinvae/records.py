@@ -164,7 +164,7 @@ MAP_SCHEMA = pa.schema(
         ),
         _column("map_size", pa.int32(), "cells a side"),
         _column(
-            "threshold",
+            "threshold_nats",
             pa.float64(),
             "the lowest vae_reconst that was chosen when the map was made",
             unit="nats",

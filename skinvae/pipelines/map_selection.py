@@ -37,7 +37,7 @@ class Selection:
     """Of all rows."""
 
     @property
-    def threshold(self) -> float | None:
+    def threshold_nats(self) -> float | None:
         """The lowest score in nats; None without any."""
         return float(self.rows["score"].min()) if len(self.rows) else None
 

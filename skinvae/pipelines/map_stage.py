@@ -32,7 +32,7 @@ class MapJob(SliceJob):
 
     scores: ScoringJob
     map_size: int
-    threshold: float
+    threshold_nats: float
     """The lowest vae_reconst that was chosen, in nats."""
 
 
@@ -110,7 +110,7 @@ class MapStage(ActorStage):
         its = self._chosen[head.slice.source.source_id]
         frame["vae_reconst"] = its.scores_of(frame["member_index"].to_numpy(np.int64))
         frame["map_size"] = self._job.map_size
-        frame["threshold"] = self._job.threshold
+        frame["threshold_nats"] = self._job.threshold_nats
         frame["model_id"] = self._bundle.model_id
         frame["scoring_id"] = self._job.scores.scoring_id
         frame["selection_id"] = self._job.scoring_id

@@ -40,7 +40,7 @@ class MapSummary:
     table: str
     num_chosen: int | None = None
     """Images with a score among the highest; None where a tar has still to tell how many images there are."""
-    threshold: float | None = None
+    threshold_nats: float | None = None
     """The lowest vae_reconst among them in nats; None without any, and before all images are scored."""
     num_before: int = 0
     """Maps of them that were there already."""
@@ -91,8 +91,10 @@ def store_maps(
     narrowed = selection.narrowed(opened)
     if not narrowed:
         return
-    assert maps.threshold is not None
-    say(f"error maps of {selection.num_missing:,} images with a vae_reconst of at least {maps.threshold:,.1f} nats")
+    assert maps.threshold_nats is not None
+    say(
+        f"error maps of {selection.num_missing:,} images with a vae_reconst of at least {maps.threshold_nats:,.1f} nats"
+    )
     map_job = _map_job(job, selection, map_size=config.score.maps_size, begun=begun)
     num_members = sum(len(one.only or ()) for one in narrowed)
     mapped = complete(
@@ -133,8 +135,8 @@ def _map_and_write(
 
 
 def _map_job(job: ScoringJob, selection: Selection, *, map_size: int, begun: float) -> MapJob:
-    assert selection.threshold is not None
-    maps = {"map_size": map_size, "num_chosen": len(selection.rows), "threshold": selection.threshold}
+    assert selection.threshold_nats is not None
+    maps = {"map_size": map_size, "num_chosen": len(selection.rows), "threshold_nats": selection.threshold_nats}
     return MapJob(
         run_id=job.run_id,
         scoring_id=selection.selection_id,
@@ -144,7 +146,7 @@ def _map_job(job: ScoringJob, selection: Selection, *, map_size: int, begun: flo
         provenance=job.provenance | {"maps": json.dumps(maps)},
         scores=job,
         map_size=map_size,
-        threshold=selection.threshold,
+        threshold_nats=selection.threshold_nats,
         begun=begun,
     )
 
@@ -153,6 +155,6 @@ def _summary(job: ScoringJob, selection: Selection) -> MapSummary:
     return MapSummary(
         table=maps_location(job.table).uri,
         num_chosen=len(selection.rows),
-        threshold=selection.threshold,
+        threshold_nats=selection.threshold_nats,
         num_before=len(selection.rows) - selection.num_missing,
     )

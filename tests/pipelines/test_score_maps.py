@@ -16,6 +16,7 @@ from skinvae.audit.status import read_status
 from skinvae.errors import Interrupted, TableError, UsageError
 from skinvae.pipelines import completing
 from skinvae.pipelines.committing import Committer
+from skinvae.pipelines.evaluate import evaluate
 from skinvae.pipelines.prepare import prepare
 from skinvae.pipelines.score import score
 from skinvae.records import MAP_SCHEMA
@@ -61,7 +62,7 @@ def test_the_highest_scores_have_maps_that_add_up_to_them(scored: str, model: st
 
     rows, maps = read_maps(Location.parse(scored))
     assert sorted(rows["member"]) == highest(scored)
-    assert summary.maps.threshold == rows["vae_reconst"].min()
+    assert summary.maps.threshold_nats == rows["vae_reconst"].min()
     assert list(rows["vae_reconst"]) == sorted(rows["vae_reconst"], reverse=True)
     its = before.set_index("member").loc[rows["member"], "vae_reconst"]
     np.testing.assert_array_equal(rows["vae_reconst"], its)
@@ -77,6 +78,17 @@ def test_the_highest_scores_have_maps_that_add_up_to_them(scored: str, model: st
     assert not verify(scored).differences
     (status,) = read_status(Location.parse(scored)).scorings
     assert status.num_rows == len(before)
+    with pytest.raises(TableError, match="_maps' is a Delta table with other columns than a score table"):
+        evaluate(
+            f"{scored}/_maps",
+            labels=archive.labels,
+            out=f"{scored}/evaluation",
+            groups=None,
+            normal=(),
+            protocol="all",
+            scoring_id=None,
+            config=config(),
+        )
 
 
 def test_it_is_done_once(scored: str, model: str, archive: ArchiveFiles) -> None:
@@ -94,11 +106,11 @@ def test_it_is_done_once(scored: str, model: str, archive: ArchiveFiles) -> None
 def test_a_dry_run_says_how_many_there_would_be(scored: str, model: str, archive: ArchiveFiles, tmp_path: Path) -> None:
     exact = score([archive.zip], model=model, table=scored, config=maps_config(), dry_run=True).maps
     assert exact is not None
-    assert (exact.num_chosen, exact.num_before, exact.threshold is None) == (NUM_CHOSEN, 0, False)
+    assert (exact.num_chosen, exact.num_before, exact.threshold_nats is None) == (NUM_CHOSEN, 0, False)
     assert not Path(scored, "_maps").exists()
     expected = score([archive.zip], model=model, table=str(tmp_path / "none"), config=maps_config(), dry_run=True).maps
     assert expected is not None
-    assert (expected.num_chosen, expected.threshold) == (NUM_CHOSEN, None)
+    assert (expected.num_chosen, expected.threshold_nats) == (NUM_CHOSEN, None)
 
 
 def test_an_interrupted_pass_goes_on(
