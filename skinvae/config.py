@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -71,6 +71,21 @@ class ScoreSettings(DrawSettings):
         ge=0,
         description="how long slice files stay for old snapshots once large files hold their rows",
     )
+
+    maps: bool = Field(
+        default=False, description="store error maps of the images with the highest scores in TABLE/_maps"
+    )
+    maps_percent: float = Field(
+        1.0, gt=0, le=100, description="of the images of the command's archives: those with the highest vae_reconst"
+    )
+    maps_size: int = Field(32, ge=1, description="cells a side of an error map, a power of two")
+
+    @field_validator("maps_size")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(f"must be a power of two, got {value}")
+        return value
 
     def scoring(self, precision: Precision) -> ScoringSettings:
         """Only what a score depends on, in this precision."""

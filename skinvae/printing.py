@@ -54,10 +54,11 @@ def prepare_lines(summary: JobSummary, *, dry_run: bool) -> list[str]:
 def score_lines(summary: JobSummary, *, dry_run: bool) -> list[str]:
     """What `score` did, or would do."""
     if dry_run:
-        return [_would(summary, "scored")]
+        return [_would(summary, "scored"), *_maps_planned(summary)]
     return [
         *_did(summary, "scored"),
         *_retried(summary),
+        *_maps_stored(summary),
         f"table: {summary.table} (scoring {summary.scoring_id})",
         'try:   duckdb -c "SELECT image_id, vae_reconst, p_value '
         f"FROM read_parquet('{summary.table}/*.parquet') WHERE scoring_id = '{summary.scoring_id}' "
@@ -123,6 +124,33 @@ def _retried(summary: JobSummary) -> list[str]:
         return []
     became = ", ".join(f"{count:,} {status}" for status, count in sorted(summary.retried.items()))
     return [f"{sum(summary.retried.values()):,} rejected images were tried again: {became}"]
+
+
+def _maps_stored(summary: JobSummary) -> list[str]:
+    maps = summary.maps
+    if maps is None:
+        return []
+    if maps.threshold_nats is None:
+        return ["no error maps: there is no image with a score"]
+    rejected = f", {maps.num_rejected:,} images could not be decoded again" if maps.num_rejected else ""
+    chosen = f"{maps.num_chosen:,} images with a vae_reconst of at least {maps.threshold_nats:,.1f} nats"
+    return [
+        f"{maps.num_stored:,} error maps stored in {maps.table} in {maps.seconds:.0f} s{rejected}; "
+        f"{maps.num_before:,} of the {chosen} had theirs before"
+    ]
+
+
+def _maps_planned(summary: JobSummary) -> list[str]:
+    maps = summary.maps
+    if maps is None:
+        return []
+    if maps.num_chosen is None:
+        return [f"then error maps of the highest scores would be stored in {maps.table}"]
+    if maps.threshold_nats is None:
+        return [
+            f"then about {maps.num_chosen:,} error maps would be stored in {maps.table}, those of the highest scores"
+        ]
+    return [f"{maps.num_chosen - maps.num_before:,} of {maps.num_chosen:,} error maps would be stored in {maps.table}"]
 
 
 def print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None:

@@ -145,6 +145,42 @@ PIXEL_SCHEMA = pa.schema(
 )
 """What `prepare` keeps of each image member of an archive; key = (source_id, preparation_id, member_index)."""
 
+MAP_SCHEMA = pa.schema(
+    [
+        *_IMAGE_COLUMNS,
+        _column("vae_reconst", pa.float64(), "the image's score in the score table", unit="nats"),
+        _column(
+            "map",
+            pa.binary(),
+            "share of map_nats in each of map_size * map_size cells, row by row from the top left, little-endian "
+            "float16: good to 1 part in 2,048, below 6e-5 to 3e-8; null unless status is ok",
+            nullable=True,
+        ),
+        _column(
+            "map_nats",
+            pa.float64(),
+            "what the cells come to: vae_reconst - (N/2) log(2 pi sigma^2), or vae_reconst / sigma^2 in score_mode "
+            "'released'; computed in float32, where vae_reconst may be in another precision",
+            unit="nats",
+            nullable=True,
+        ),
+        _column("map_size", pa.int32(), "cells a side"),
+        _column(
+            "threshold_nats",
+            pa.float64(),
+            "the lowest vae_reconst that was chosen when the map was made",
+            unit="nats",
+        ),
+        _column("model_id", pa.string(), "digest of the model bundle"),
+        _column("scoring_id", pa.string(), "the scoring that vae_reconst is of, whose draws the map is made of"),
+        _column("selection_id", pa.string(), "digest of scoring_id, map_size and all images that were chosen with it"),
+        _column("slice_id", pa.string(), "source_id-selection_id-start-stop: the unit of work that wrote the row"),
+        _column("run_id", pa.string(), "the job that wrote the row"),
+        _column("made_at", pa.timestamp("us", tz="UTC"), "when the row was made"),
+    ]
+)
+"""Where the error of the most anomalous images lies; key = (source_id, scoring_id, map_size, member_index)."""
+
 SPLIT_SCHEMA = pa.schema(
     [
         _column("image_id", pa.string(), "file stem of the image"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from skinvae.records import SCORE_SCHEMA, SPLIT_SCHEMA, Status
+from skinvae.records import MAP_SCHEMA, SCORE_SCHEMA, SPLIT_SCHEMA, Status
 
 ROOT = Path(__file__).parents[1]
 SCORE_TABLE_PAGE = ROOT / "docs" / "score-table.md"
@@ -49,6 +49,36 @@ A row whose status is not `ok` has no scores; `error` says in words what was fou
 | `part-*.parquet` | the rows, once a job has ended; what plain Parquet readers see |
 | `_slices/` | one file for each unit of work; Delta readers see them as soon as they are committed |
 | `_skinvae/MODEL_ID/` | `config.json` and `split.parquet` of each model whose scores are here |
+| `_maps/` | error maps of the highest scores, a table of its own: see below |
+
+## Error maps
+
+`skinvae score ... --set score.maps=true` stores where the error of the most anomalous images lies: of the images with
+scores in the command's archives the `score.maps_percent` with the highest `vae_reconst`, rounded up, and all that share
+the last place. They lie in `_maps`, a Delta table of the same make.
+
+A map has `score.maps_size` cells a side. A cell holds the nats of its pixels: the sum over them and their channels of
+(1/k) sum_i (x - m(z_i))^2 / (2 sigma^2), x in [-1, 1], under the k draws z_i that the scores are made of. So the cells
+add up to `map_nats`, and that is `vae_reconst` less its constant: the map says where the score comes from. Maps are
+computed in float32 at least; where the scores are in bfloat16, the two agree to 1e-3 only.
+
+- Key: `source_id`, `scoring_id`, `map_size`, `member_index`. Two jobs that choose among different archives of one table
+  at the same time may both store a map; `read_maps` returns one.
+- Running the command again adds the maps that are missing. With more archives, or another `score.maps_percent`, other
+  images are among the highest: theirs are added, and the maps of those that no longer are stay. Ordered by
+  `vae_reconst`, the first rows are those of the highest scores without a gap.
+- An image that could not be read again has a row without a map, its reason in `error`.
+
+`read_maps` gives them as an array in nats, (B, `map_size`, `map_size`), beside their rows, the highest first:
+
+```python
+from skinvae.storage.filesystem import Location
+from skinvae.storage.map_table import read_maps
+
+rows, maps = read_maps(Location.parse("out/isic/scores"), limit=100)
+```
+
+{map_columns}
 
 ## split.parquet
 
@@ -74,6 +104,7 @@ def score_table_page() -> str:
     return _PAGE.format(
         columns=_columns(SCORE_SCHEMA),
         statuses=_table(("code", "meaning"), ((f"`{status}`", status.meaning) for status in Status)),
+        map_columns=_columns(MAP_SCHEMA),
         split_columns=_columns(SPLIT_SCHEMA),
     )
 

@@ -18,7 +18,7 @@ def collect_draws(network: Network, x_BCHW: Tensor, eps_BKD: Tensor, *, decode_b
     z and all sums over pixels or latents are float64.
     """
     mu_BD, logvar_BD = (t.double() for t in network.encode(x_BCHW))
-    z_BKD = mu_BD[:, None] + (0.5 * logvar_BD)[:, None].exp() * eps_BKD.double()
+    z_BKD = latents(mu_BD, logvar_BD, eps_BKD)
     return Draws(
         sq_err_BK=network.squared_errors(z_BKD, network.targets(x_BCHW), at_most=decode_batch_size),
         norm_gap_BK=z_BKD.square().sum(2) - eps_BKD.double().square().sum(2),
@@ -26,3 +26,8 @@ def collect_draws(network: Network, x_BCHW: Tensor, eps_BKD: Tensor, *, decode_b
         kl_B=kl_divergence(mu_BD, logvar_BD),
         num_pixels=x_BCHW[0].numel(),
     )
+
+
+def latents(mu_BD: Tensor, logvar_BD: Tensor, eps_BKD: Tensor) -> Tensor:
+    """z_i = mu + s * eps_i of a float64 posterior, float64 (B, K, D)."""
+    return mu_BD[:, None] + (0.5 * logvar_BD)[:, None].exp() * eps_BKD.double()

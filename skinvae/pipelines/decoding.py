@@ -64,7 +64,7 @@ def read_slices(part: ArchivePart, *, settings: DecodeSettings, clock: StageCloc
     """The part's slices, not decoded: for streams, whose decoding other tasks share."""
     members: list[RawMember] = []
     try:
-        for item in clock.measured_items(Stage.STREAM, _read(part, settings=settings, wanted=None)):
+        for item in clock.measured_items(Stage.STREAM, _read(part, settings=settings, wanted=part.wanted)):
             if isinstance(item, SliceEnd):
                 yield RawSlice(Slice(part.source, item), members)
                 members = []

@@ -71,6 +71,7 @@ def make_evaluation(
     """
     storage = config.storage
     scores = ScoreTable.open(Location.parse(table, storage.with_credentials))
+    scores.check_schema()
     chosen = choose_scoring(scores, scoring_id)
     frame = scores.read(_COLUMNS, scoring_id=chosen).to_pandas()
     if frame.empty:

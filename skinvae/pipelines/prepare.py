@@ -23,7 +23,7 @@ from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.slice_job import JobSummary, SliceJob, summarise
 from skinvae.pipelines.slicing import open_archives
 from skinvae.pipelines.stage_times import Stage, StageClock
-from skinvae.pipelines.stages import Row, SliceHead, image_columns, opened_row
+from skinvae.pipelines.stages import Row, SliceHead, image_columns, opened_row, table_of
 from skinvae.records import PIXEL_SCHEMA, Status
 from skinvae.storage.filesystem import Location
 from skinvae.storage.pixel_table import PixelTable, Preparation, write_preparation, write_sources
@@ -86,8 +86,7 @@ def _rows(frame: pd.DataFrame, head: SliceHead, job: SliceJob) -> pa.Table:
     frame["slice_id"] = str(job.slice_id(head.slice))
     frame["run_id"] = job.run_id
     frame["prepared_at"] = datetime.datetime.now(datetime.timezone.utc)
-    columns = [pa.Array.from_pandas(frame[field.name], type=field.type) for field in PIXEL_SCHEMA]
-    return pa.Table.from_arrays(columns, schema=PIXEL_SCHEMA)
+    return table_of(frame, schema=PIXEL_SCHEMA)
 
 
 def _keep_pixels(dataset: Dataset, resources: Resources, progress: Any, *, job: SliceJob) -> Dataset:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
-from ray.data import ActorPoolStrategy
-from ray.util.annotations import RayDeprecationWarning
 
 from skinvae.config import Config
 from skinvae.errors import RejectLimitExceeded
 from skinvae.model.precision import Precision, fastest_precision
+from skinvae.pipelines.actor_stage import by_actors
 from skinvae.pipelines.completing import Dataset, complete
 from skinvae.pipelines.failures import at_work
-from skinvae.pipelines.image_scorer import MakeScorer, Placement, ScorerRecipe, make_vae_scorer
-from skinvae.pipelines.lost_nodes import named_actor
+from skinvae.pipelines.image_scorer import MakeScorer, make_vae_scorer
+from skinvae.pipelines.maps import check_map_size, plan_maps, store_maps
 from skinvae.pipelines.retrying import retry
 from skinvae.pipelines.runtime import Resources, available_resources
-from skinvae.pipelines.scoring_job import make_job, precision_in, preparation_for
-from skinvae.pipelines.scoring_stages import CALLS_AT_ONCE, ScoreStage, ScoringJob
+from skinvae.pipelines.scoring_job import make_job, precision_in, preparation_for, recipe_of
+from skinvae.pipelines.scoring_stages import ScoreStage, ScoringJob
 from skinvae.pipelines.slice_job import JobSummary, summarise
 from skinvae.pipelines.slicing import OpenedArchive, open_archives
 from skinvae.pipelines.tuning import UNMEASURED_SLICE_SIZE, measured_slice_size, precision_of_actors
@@ -45,7 +43,8 @@ def score(
 ) -> JobSummary:
     """Score every image of the archives that the table does not hold yet, and commit the rows as they come.
 
-    Then score again the rejected images whose status codes are in `retry_statuses`, and replace their rows.
+    Then score again the rejected images whose status codes are in `retry_statuses`, and replace their rows; and with
+    `score.maps` store error maps of the highest scores.
     `make_scorer` builds the scorer in each actor, by default the bundle's VAE; it must be picklable.
     Raises as `completing.complete` does; see also `check_damage` and `check_reject_limit`.
     """
@@ -55,6 +54,7 @@ def score(
     # The whole bundle is read and verified, so that no worker starts on an altered one.
     bundle = read_bundle(model_at)
     preparation = preparation_for(bundle, config.images)
+    check_map_size(config.score, image_size=preparation.image_size)
     opened = open_archives(archives, config=config, preparation=preparation)
     score_table = ScoreTable.open_if_exists(table_at) if dry_run else ScoreTable.open_or_create(table_at)
 
@@ -74,7 +74,12 @@ def score(
         # Without rows yet: this machine's stands for the cluster's.
         has_gpu = config.ray.device != "cpu" and torch.cuda.is_available()
         here = torch.device("cuda" if has_gpu else "cpu")
-        return summarise(job_in(asked or fastest_precision(here)), opened, score_table)
+        job = job_in(asked or fastest_precision(here))
+        summary = summarise(job, opened, score_table)
+        if config.score.maps:
+            num_left = _num_left(job, opened, score_table)
+            summary.maps = plan_maps(job, opened, score_table, num_left=num_left, settings=config.score)
+        return summary
     assert score_table is not None
     with contextlib.ExitStack() as session:
         if asked is None or (asked in ("tf32", "bfloat16") and _num_left(job_in(asked), opened, score_table) != 0):
@@ -100,10 +105,12 @@ def score(
                 complete_table=complete_table,
                 summary=summary,
             )
+        if config.score.maps:
+            store_maps(job, opened, score_table, config=config, summary=summary)
     return summary
 
 
-def _num_left(job: ScoringJob, opened: Sequence[OpenedArchive], table: ScoreTable) -> int | None:
+def _num_left(job: ScoringJob, opened: Sequence[OpenedArchive], table: ScoreTable | None) -> int | None:
     """Members that the table does not cover; None where a stream does not tell."""
     summary = summarise(job, opened, table)
     return None if summary.num_stream_bytes else summary.num_members - summary.num_already_done
@@ -112,7 +119,7 @@ def _num_left(job: ScoringJob, opened: Sequence[OpenedArchive], table: ScoreTabl
 def _measured_slice_size(job: ScoringJob, num_left: int | None, *, config: Config, make_scorer: MakeScorer) -> int:
     resources = _resources(config)
     return measured_slice_size(
-        _recipe(job, resources, config=config, make_scorer=make_scorer),
+        recipe_of(job, resources, settings=config.score, make_scorer=make_scorer),
         resources,
         image_size=job.image_size,
         num_members=num_left,
@@ -122,14 +129,6 @@ def _measured_slice_size(job: ScoringJob, num_left: int | None, *, config: Confi
 
 def _resources(config: Config) -> Resources:
     return available_resources(config.ray, num_actors=config.score.num_actors)
-
-
-def _recipe(job: ScoringJob, resources: Resources, *, config: Config, make_scorer: MakeScorer) -> ScorerRecipe:
-    settings = config.score
-    placement = Placement(
-        resources.device, resources.threads_per_actor, settings.batch_size, settings.decode_batch_size
-    )
-    return ScorerRecipe(job.model, job.model_digest, job.scoring, placement, make_scorer)
 
 
 def _complete(
@@ -176,32 +175,10 @@ def score_and_write(
     make_scorer: MakeScorer = make_vae_scorer,
 ) -> Dataset:
     """The `later_stages` of a scoring job: decoded slices -> scores -> files of the table, by actors."""
-    settings = config.score
-    recipe = _recipe(job, resources, config=config, make_scorer=make_scorer)
-    with warnings.catch_warnings():
-        # max_restarts goes away in Ray 2.64, and 2.60 has no other way to bound restarts.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        return dataset.map(
-            ScoreStage,
-            fn_constructor_kwargs={
-                "job": job,
-                "recipe": recipe,
-                "max_seconds": settings.max_seconds,
-                "progress": progress,
-            },
-            num_cpus=resources.cpus_per_actor,
-            num_gpus=resources.gpus_per_actor or None,
-            compute=ActorPoolStrategy(
-                size=resources.num_actors,
-                max_tasks_in_flight_per_actor=CALLS_AT_ONCE + 1,
-                max_concurrent_calls_per_actor=CALLS_AT_ONCE,
-                enable_true_multi_threading=True,
-            ),
-            ray_remote_args_fn=functools.partial(named_actor, job.run_id),
-            # A dead actor would block a pool of fixed size. What bounds the attempts at a slice is ScoreStage.
-            max_restarts=-1,
-            max_task_retries=-1,
-        )
+    recipe = recipe_of(job, resources, settings=config.score, make_scorer=make_scorer)
+    return by_actors(
+        dataset, ScoreStage, resources, job=job, recipe=recipe, max_seconds=config.score.max_seconds, progress=progress
+    )
 
 
 def _copy_model_files(job: ScoringJob) -> None:

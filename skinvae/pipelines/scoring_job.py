@@ -1,4 +1,4 @@
-"""The identity of a scoring job: all that a score depends on beside the pixels."""
+"""The identity of a scoring job, all that a score depends on beside the pixels, and how its actors come by it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from skinvae.errors import UsageError
 from skinvae.images.decode import DecodeSettings
 from skinvae.model.precision import DTYPES, Precision
 from skinvae.model.scorer import ScoringSettings
+from skinvae.pipelines.image_scorer import MakeScorer, Placement, ScorerRecipe, make_vae_scorer
 from skinvae.pipelines.provenance import library_versions, new_run_id
+from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.scoring_stages import ScoringJob
 from skinvae.storage.bundle import ModelBundle
 from skinvae.storage.filesystem import Location
@@ -50,6 +52,16 @@ def make_job(
         provenance=provenance,
         begun=begun,
     )
+
+
+def recipe_of(
+    job: ScoringJob, resources: Resources, *, settings: ScoreSettings, make_scorer: MakeScorer = make_vae_scorer
+) -> ScorerRecipe:
+    """How the job's actors come by what scores."""
+    placement = Placement(
+        resources.device, resources.threads_per_actor, settings.batch_size, settings.decode_batch_size
+    )
+    return ScorerRecipe(job.model, job.model_digest, job.scoring, placement, make_scorer)
 
 
 def preparation_for(bundle: ModelBundle, images: DecodeSettings) -> Preparation:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import pickle
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,23 +14,19 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from skinvae.errors import JobError
 from skinvae.metrics.p_values import PValues
 from skinvae.model.scorer import ScoringSettings
+from skinvae.pipelines.actor_stage import ActorStage
 from skinvae.pipelines.bisection import NUM_DEATHS_ALONE, Death
-from skinvae.pipelines.deadline import arm_deadlines, deadline
-from skinvae.pipelines.decoding import Unreadable
+from skinvae.pipelines.deadline import deadline
 from skinvae.pipelines.image_scorer import Columns, ImageScorer, ScorerRecipe, fatal_errors_end_the_process
 from skinvae.pipelines.isolated_scoring import score_isolated
-from skinvae.pipelines.progress import answer_of, report_retries, report_seconds
 from skinvae.pipelines.slice_job import SliceJob
 from skinvae.pipelines.slicing import Slice
-from skinvae.pipelines.stage_times import ActorClock
-from skinvae.pipelines.stages import Row, SliceHead, image_columns, opened_row
+from skinvae.pipelines.stages import SliceHead, image_columns, table_of
 from skinvae.records import SCORE_SCHEMA, SCORES, Status
 from skinvae.storage.bundle import ModelBundle
 from skinvae.storage.filesystem import Location
-from skinvae.storage.slices import write_slice
 
 
 @dataclass(frozen=True)
@@ -47,36 +41,13 @@ class ScoringJob(SliceJob):
 MAX_DEATHS = 2
 """Of the process that scores a slice. Then the slice is scored in isolation, where the image to blame is found."""
 
-MAX_ATTEMPTS = 20
-"""At one slice. A process that ends even while it only watches over the isolation has a reason that is no image's."""
 
-
-CALLS_AT_ONCE = 2
-"""Of one actor: while a slice is written, the next one is scored. So no more than two slices are scored in vain when
-the actor or the driver dies, however slow storage is."""
-
-
-class ScoreStage:
-    """The scoring actor: loads the bundle once, then scores decoded slices and writes their rows.
-
-    Its process may die at any time: Ray starts it again for ever, and the ProgressActor counts, slice by slice, how
-    often that was in vain.
-    """
+class ScoreStage(ActorStage):
+    """The scoring actor: scores decoded slices, in isolation where that keeps ending its process."""
 
     def __init__(self, *, job: ScoringJob, recipe: ScorerRecipe, max_seconds: float, progress: Any) -> None:
-        arm_deadlines()
+        super().__init__(job=job, recipe=recipe, max_seconds=max_seconds, progress=progress)
         self._job = job
-        self._recipe = recipe
-        self._max_seconds = max_seconds
-        self._progress = progress
-        self._scoring = threading.Lock()
-        self._clock = ActorClock(num_writes_at_once=CALLS_AT_ONCE)
-
-    @functools.cached_property
-    def _bundle(self) -> ModelBundle:
-        """Loaded with the first slice: an error here reaches the driver whole, one in a constructor only as text."""
-        with self._clock.loading():
-            return self._recipe.read_bundle()
 
     @functools.cached_property
     def _p_values(self) -> PValues:
@@ -88,36 +59,13 @@ class ScoreStage:
         with self._clock.loading():
             return self._recipe.build(bundle)
 
-    def __call__(self, row: Row) -> Row:
-        head, pixels = opened_row(row, size=self._job.image_size)
-        if isinstance(head, Unreadable):
-            return {"result": row["head"]}
-        with self._scoring, self._clock.scoring():
-            rows = self._scored(head, pixels)
-        slice_id = self._job.slice_id(head.slice)
-        with self._clock.writing():
-            file = write_slice(self._job.table, slice_id, rows, provenance=self._job.provenance)
-        self._progress.end.remote(str(slice_id))
-        report_retries(self._progress)
-        report_seconds(self._progress, self._clock.take())
-        return {"result": pickle.dumps(file)}
-
-    def _scored(self, head: SliceHead, pixels: NDArray[np.uint8]) -> pa.Table:
-        slice_id = str(self._job.slice_id(head.slice))
-        # Rejected images and members that are no images need no scoring: they are done.
-        num_done = head.slice.num_members - len(pixels)
-        num_begun = answer_of(self._progress.begin.remote(slice_id, num_done), otherwise=1)
-        scored = _SliceScores(len(pixels), self._progress, slice_id)
+    def _made(self, head: SliceHead, pixels: NDArray[np.uint8]) -> pa.Table:
+        num_begun = self._begun(head, num_images=len(pixels))
+        scored = _SliceScores(len(pixels), self._progress, str(self._job.slice_id(head.slice)))
         if num_begun <= MAX_DEATHS:
             self._score(pixels, scored)
-        elif num_begun <= MAX_ATTEMPTS:
-            self._score_isolated(pixels, scored)
         else:
-            raise JobError(
-                f"the process that scores the members {head.slice.end.start:,} to {head.slice.end.stop - 1:,} of "
-                f"'{head.slice.source.uri}' was lost {MAX_ATTEMPTS} times: see that the nodes have memory enough, then "
-                "run the same command again"
-            )
+            self._score_isolated(pixels, scored)
         return self._rows(head, scored)
 
     def _score(self, pixels: NDArray[np.uint8], scored: _SliceScores) -> None:
@@ -196,6 +144,4 @@ def _with_job_columns(frame: pd.DataFrame, slice_: Slice, job: ScoringJob, *, mo
     frame["slice_id"] = str(job.slice_id(slice_))
     frame["run_id"] = job.run_id
     frame["scored_at"] = datetime.datetime.now(datetime.timezone.utc)
-    # from_pandas: NaN in a score column is how pandas says null.
-    columns = [pa.Array.from_pandas(frame[field.name], type=field.type) for field in SCORE_SCHEMA]
-    return pa.Table.from_arrays(columns, schema=SCORE_SCHEMA)
+    return table_of(frame, schema=SCORE_SCHEMA)

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -23,6 +23,9 @@ from skinvae.storage.ranges import Ranges
 from skinvae.storage.slice_ids import SliceFile, SliceId, covered_ranges, stream_offsets
 from skinvae.storage.slice_table import SliceTable
 from skinvae.storage.slices import adopt_slice, slices_written
+
+if TYPE_CHECKING:
+    from skinvae.pipelines.maps import MapSummary
 
 _MAX_NAMED = 5
 """Damaged archives that one message names."""
@@ -101,6 +104,8 @@ class JobSummary:
     """Rows of the command's archives that the table now holds, by status; empty after a dry run."""
     retried: dict[str, int] = field(default_factory=dict)
     """What became of rejected images that were tried again, by status."""
+    maps: MapSummary | None = None
+    """What became of the error maps, where they were asked for."""
     damaged: list[str] = field(default_factory=list)
     """Of each archive that could not be read to its end, what is wrong with it."""
     num_retries: int = 0

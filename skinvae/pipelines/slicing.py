@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import compress
@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from skinvae.config import Config
 from skinvae.errors import InputError, UsageError
-from skinvae.images.archives import Archive, Candidacy, FolderArchive, Missing, Part, SliceEnd, candidacy
+from skinvae.images.archives import Archive, Candidacy, FolderArchive, Member, Missing, Part, SliceEnd, candidacy
 from skinvae.images.archives.candidates import names_an_archive
 from skinvae.pipelines.progress import say
 from skinvae.storage.done import Done
@@ -32,6 +32,8 @@ class OpenedArchive:
     """Of a prepared archive that is not complete: what is to be said when the rest is done."""
     only: Ranges | None = None
     """The members that the job is about, where those are not all."""
+    wanted: Ranges | None = None
+    """Of these, the ones whose images are read, where those are not all: the slices cover the others, without a row."""
 
     def num_members(self, done: Done) -> int | None:
         """All members; of a stream they are known once its last slice is done, and None before."""
@@ -59,6 +61,14 @@ class ArchivePart:
 
     source: Source
     part: Part
+    chosen: Ranges | None = None
+    """The members whose images are read, where those are not all."""
+
+    @property
+    def wanted(self) -> Callable[[Member], bool] | None:
+        """What `Archive.read` asks of each member."""
+        chosen = self.chosen
+        return None if chosen is None else lambda member: chosen.intersects(member.index, member.index + 1)
 
 
 @dataclass(frozen=True)
@@ -118,5 +128,12 @@ def missing_parts(
     for one in opened:
         missing = one.missing((done or {}).get(one.source.source_id, Done()))
         if missing.ranges:
-            parts += [ArchivePart(one.source, part) for part in one.archive.parts(missing, slice_size=slice_size)]
+            cut = one.archive.parts(missing, slice_size=slice_size)
+            parts += [ArchivePart(one.source, part, _chosen(one.wanted, part)) for part in cut]
     return parts
+
+
+def _chosen(wanted: Ranges | None, part: Part) -> Ranges | None:
+    if wanted is None:
+        return None
+    return Ranges(wanted.within(part.start, wanted.stop if part.stop is None else part.stop))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from skinvae.images.archives import image_id
@@ -65,7 +66,7 @@ def decode_stage(row: Row, *, job: SliceJob, progress: Any) -> Iterator[Row]:
     work: ArchivePart | RawSlice | Unreadable = pickle.loads(row["work"])
     clock = StageClock()
     if isinstance(work, ArchivePart):
-        for item in decode_slices(work, size=job.image_size, settings=job.decode, clock=clock):
+        for item in decode_slices(work, size=job.image_size, settings=job.decode, wanted=work.wanted, clock=clock):
             yield _reported(item, clock, job=job, progress=progress)
     elif isinstance(work, RawSlice):
         with clock.measured(Stage.DECODE):
@@ -113,6 +114,13 @@ def image_columns(head: SliceHead) -> pd.DataFrame:
             "error": pd.array([one.image.error for one in members], dtype=object),
         }
     )
+
+
+def table_of(frame: pd.DataFrame, *, schema: pa.Schema) -> pa.Table:
+    """The frame's columns that the schema names."""
+    # from_pandas: NaN in a score column is how pandas says null.
+    columns = [pa.Array.from_pandas(frame[field.name], type=field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _without_pixels(member: DecodedMember) -> DecodedMember:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
 
@@ -49,7 +49,8 @@ class Ranges:
 
     def within(self, start: int, stop: int) -> list[tuple[int, int]]:
         """The set's ranges, cut to [start, stop)."""
-        cut = ((max(start, first), min(stop, behind)) for first, behind in self._pairs)
+        near = self._pairs[max(0, bisect_right(self._starts, start) - 1) : bisect_left(self._starts, stop)]
+        cut = ((max(start, first), min(stop, behind)) for first, behind in near)
         return [pair for pair in cut if pair[0] < pair[1]]
 
     def union(self, other: Ranges) -> Ranges:

@@ -264,10 +264,14 @@ class SliceTable:
         """The distinct scorings, or preparations, of the snapshot, ascending."""
         return sorted({slice_id.scoring_id for slice_id in self.live_slices()})
 
+    def has_columns(self, kind: type[SliceTable]) -> bool:
+        """Whether the columns are those of this kind of table."""
+        names: list[str] = [field.name for field in self._table.schema().fields]
+        return names == list(kind.schema.names)
+
     def check_schema(self) -> None:
         """Raises TableError if the table is none of ours."""
-        names = [field.name for field in self._table.schema().fields]
-        if names != self.schema.names:
+        if not self.has_columns(type(self)):
             raise TableError(
                 f"'{self.location}' is a Delta table with other columns than a {self.noun}: choose another"
             )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skinvae.images.archives import Missing
+from skinvae.images.archives import Member, Missing, Part
+from skinvae.images.archives.base import cut_ranges
 from skinvae.pipelines.completing import Expectation
 from skinvae.pipelines.slice_job import WorkPlan
-from skinvae.pipelines.slicing import Done, OpenedArchive
+from skinvae.pipelines.slicing import Done, OpenedArchive, missing_parts
 from skinvae.storage.filesystem import Location
 from skinvae.storage.ranges import Ranges
 from skinvae.storage.slice_ids import SliceFile, SliceId
@@ -22,6 +24,16 @@ class Entries:
     """Of an archive only its number of members."""
 
     num_members: int | None
+
+
+@dataclass(frozen=True)
+class Cut(Entries):
+    """Cut as archives with a directory are."""
+
+    def parts(self, missing: Missing, *, slice_size: int) -> list[Part]:
+        assert self.num_members is not None
+        ranges = cut_ranges(missing, slice_size=slice_size, num_members=self.num_members)
+        return [Part(start, stop) for start, stop in ranges]
 
 
 def opened(num_members: int | None, *, num_bytes: int = 1000) -> OpenedArchive:
@@ -63,3 +75,16 @@ def test_how_much_a_round_will_do_is_known_or_guessed_by_bytes() -> None:
     assert expected() == 70 + 20
     expected.add(SliceFile(SliceId("aaaa", "cccc", 5, 30, (250, 1000)), 1, 25, {"ok": 25}))
     assert expected() == 70 + 30
+
+
+def test_of_wanted_members_each_part_knows_its_own() -> None:
+    """The slices cover what lies between them, too."""
+    one = dataclasses.replace(
+        opened(100), archive=Cut(100), only=Ranges([(3, 95)]), wanted=Ranges([(3, 4), (40, 42), (94, 95)])
+    )
+    parts = missing_parts([one], slice_size=38, done={"aaaa": Done(Ranges([(0, 5)]))})
+    assert [(part.part.start, part.part.stop) for part in parts] == [(5, 43), (43, 81), (81, 95)]
+    wanted = [{index for index in range(100) if part.wanted and part.wanted(Member(index, "", None))} for part in parts]
+    assert wanted == [{40, 41}, set(), {94}]
+    (everything,) = missing_parts([dataclasses.replace(one, only=None, wanted=None)], slice_size=100)
+    assert everything.wanted is None
