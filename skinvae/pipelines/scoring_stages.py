@@ -25,7 +25,6 @@ from skinvae.pipelines.slice_job import SliceJob
 from skinvae.pipelines.slicing import Slice
 from skinvae.pipelines.stages import SliceHead, image_columns, table_of
 from skinvae.records import SCORE_SCHEMA, SCORES, Status
-from skinvae.storage.bundle import ModelBundle
 from skinvae.storage.filesystem import Location
 
 
