@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
 
 from botocore.loaders import Loader
-from botocore.model import ServiceModel
+from botocore.model import ServiceModel, Shape
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -23,7 +24,7 @@ Config = dict[str, Any]
 
 
 def mistakes(config: Config) -> Iterator[str]:
-    """A sentence for each mistake; only Ray's own, where the file is not of the form that Ray demands."""
+    """A sentence for each mistake; only Ray's or EC2's, where the file is not of the form that these demand."""
     try:
         validate_config(prepare_config(copy.deepcopy(config)))
     except Exception as error:  # noqa: BLE001 Ray raises whatever it comes across
@@ -32,7 +33,11 @@ def mistakes(config: Config) -> Iterator[str]:
     if config["provider"]["type"] != "aws":
         yield f"provider.type is '{config['provider']['type']}', and these rules know aws only"
         return
-    for rule in (_region, _head, _node_types, _ec2_keys, _spot, _environment, _versions, _dashboard):
+    of_another_form = list(_ec2_keys(config))
+    yield from of_another_form
+    if of_another_form:
+        return
+    for rule in (_region, _head, _node_types, _spot, _environment, _versions, _dashboard):
         yield from rule(config)
 
 
@@ -73,13 +78,18 @@ def _node_types(config: Config) -> Iterator[str]:
 
 def _ec2_keys(config: Config) -> Iterator[str]:
     """Typing errors: Ray hands node_config on as it is."""
-    ec2 = ServiceModel(Loader().load_service_model("ec2", "service-2"), "ec2")
-    request = ec2.operation_model("RunInstances").input_shape
+    request = _run_instances()
     for name, node_type in config["available_node_types"].items():
         asked = {"MinCount": 1, "MaxCount": 1, **node_type["node_config"]}
         asked.pop("SubnetIds", None)  # Ray's own key
         for line in ParamValidator().validate(asked, request).generate_report().splitlines():
             yield f"{name}: EC2 refuses its node_config: {line.split(', must be one of')[0]}"
+
+
+@functools.cache
+def _run_instances() -> Shape:
+    ec2 = ServiceModel(Loader().load_service_model("ec2", "service-2"), "ec2")
+    return ec2.operation_model("RunInstances").input_shape
 
 
 def _spot(config: Config) -> Iterator[str]:
@@ -94,13 +104,13 @@ def _spot(config: Config) -> Iterator[str]:
         twins = [
             other
             for other in types.values()
-            if not _is_spot(other) and other["resources"] == node_type["resources"]
+            if not _is_spot(other) and other.get("resources") == node_type.get("resources")
         ]  # fmt: skip
         if not twins:
-            yield f"{name}: no on-demand type has the same resources {node_type['resources']}, so nothing replaces it"
+            yield f"{name}: no on-demand type has its resources, {node_type.get('resources')}, so nothing replaces it"
         elif all(other.get("max_workers", 0) < node_type.get("max_workers", 0) for other in twins):
             yield f"{name}: its on-demand twin has a smaller max_workers, so it cannot replace all of them"
-    start = _variables(config["head_start_ray_commands"])
+    start = _variables(config.get("head_start_ray_commands", []))
     wanted = {name: value for name, value in _RANK.items() if start.get(name) != value}
     if wanted and any(map(_is_spot, types.values())):
         missing = " ".join(f"{name}={value}" for name, value in wanted.items())
@@ -109,8 +119,8 @@ def _spot(config: Config) -> Iterator[str]:
 
 def _environment(config: Config) -> Iterator[str]:
     everywhere = _variables(config.get("docker", {}).get("run_options", []))
-    head = everywhere | _variables(config["head_start_ray_commands"])
-    worker = everywhere | _variables(config["worker_start_ray_commands"])
+    head = everywhere | _variables(config.get("head_start_ray_commands", []))
+    worker = everywhere | _variables(config.get("worker_start_ray_commands", []))
     if any(one.get("RAY_AUTH_MODE") != "token" for one in (head, worker)):
         yield "RAY_AUTH_MODE=token must be set on all nodes (docker.run_options): who reaches Ray's ports runs code"
     if not any(path.endswith("/.ray/auth_token") for path in config.get("file_mounts", {})):
@@ -122,7 +132,7 @@ def _environment(config: Config) -> Iterator[str]:
             f"{seconds} s, before it has committed what is done"
         )
     # Ray's launcher sets it from the machine it runs on, in front of the start commands.
-    if _variables(config["head_start_ray_commands"]).get("RAY_USAGE_STATS_ENABLED") != "0":
+    if _variables(config.get("head_start_ray_commands", [])).get("RAY_USAGE_STATS_ENABLED") != "0":
         yield "head_start_ray_commands must export RAY_USAGE_STATS_ENABLED=0, or Ray reports its use to its makers"
 
 
@@ -147,7 +157,7 @@ def _versions(config: Config) -> Iterator[str]:
 
 
 def _dashboard(config: Config) -> Iterator[str]:
-    commands = "\n".join([*config["head_start_ray_commands"], *config.get("head_setup_commands", [])])
+    commands = "\n".join([*config.get("head_start_ray_commands", []), *config.get("head_setup_commands", [])])
     if re.search(r"--dashboard-host[= ](?!127\.0\.0\.1|localhost)", commands):
         yield "--dashboard-host opens the dashboard to the network: leave it out and use `ray dashboard cluster.yaml`"
 

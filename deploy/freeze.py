@@ -25,8 +25,9 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def needed() -> list[Requirement]:
-    """What pyproject.toml asks for without extras."""
-    declared = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
+    """What pyproject.toml asks for without extras, to run and to be built."""
+    table = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))
+    declared = [*table["project"]["dependencies"], *table["build-system"]["requires"]]
     return [one for one in map(Requirement, declared) if applies(one)]
 
 

@@ -120,6 +120,11 @@ def _template(name: str, template: Any) -> Iterator[str]:
     if not isinstance(template, dict):
         yield f"{name}: template is missing"
         return
+    # What Kubernetes' schema does not ask for.
+    containers = (template.get("spec") or {}).get("containers")
+    if not containers or not isinstance(containers[0], dict) or not containers[0].get("image"):
+        yield f"{name}: template.spec.containers must begin with Ray's own, and name its image"
+        return
     pods = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": name}, "template": template}
     try:
         kubernetes_validate.validate(pods, KUBERNETES, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ def _types(cluster: Config) -> Config:
     return types
 
 
-def _drop(*path: str) -> Callable[[Config], None]:
-    def broken(cluster: Config) -> None:
+def _drop(*path: Any) -> Callable[[Config], None]:
+    def broken(cluster: Any) -> None:
         *parents, last = path
         for key in parents:
             cluster = cluster[key]
@@ -62,6 +62,14 @@ def _replace(old: str, new: str, *path: str) -> Callable[[Config], None]:
     return broken
 
 
+def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of every key and every item of a document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from paths(inner, (*path, key))
+
+
 NODE = ("available_node_types", "cpu", "node_config")
 SPOT = ("available_node_types", "gpu-spot")
 START = "head_start_ray_commands"
@@ -84,7 +92,7 @@ BROKEN: list[tuple[Callable[[Config], None], str]] = [
     (_set({"MarketType": "spot"}, *NODE, "InstanceMarketOptions"), "cpu: spot types, and only those, end in '-spot'"),
     (_drop(*SPOT, "node_config", "InstanceMarketOptions"), "gpu-spot: spot types, and only those"),
     (_set(1, *SPOT, "min_workers"), "gpu-spot: min_workers must be 0"),
-    (_set({"CPU": 8, "GPU": 1}, *SPOT, "resources"), "gpu-spot: no on-demand type has the same resources"),
+    (_set({"CPU": 8, "GPU": 1}, *SPOT, "resources"), "gpu-spot: no on-demand type has its resources"),
     (_set(5, *SPOT, "max_workers"), "gpu-spot: its on-demand twin has a smaller max_workers"),
     (_replace("RAY_enable_autoscaler_v2=0", "", START), "must export RAY_enable_autoscaler_v2=0"),
     (_replace("spot_first.rank", "other.rank", START), "must export RAY_AUTOSCALER_UTILIZATION_SCORER=spot_first.rank"),
@@ -106,6 +114,13 @@ def test_a_rule_fires_on_a_broken_copy(cluster: Config, broken: Callable[[Config
     broken(cluster)
     found = list(mistakes(cluster))
     assert any(sentence in one for one in found), found
+
+
+def test_whatever_is_missing_the_check_goes_on_to_its_end(cluster: Config) -> None:
+    for path in paths(cluster):
+        broken = copy.deepcopy(cluster)
+        _drop(*path)(broken)
+        assert all(isinstance(one, str) for one in mistakes(broken)), path
 
 
 def test_a_head_on_spot_is_refused(cluster: Config) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from deploy.rayjob_rules import mistakes
+from tests.unit.deploy.test_cluster_rules import paths
 from tests.unit.test_repository import check_command, skinvae_words
 
 ROOT = Path(__file__).parents[3]
@@ -136,3 +137,11 @@ def test_a_rule_fires_on_a_broken_copy(job: Job, broken: Callable[[Any], None], 
     broken(job)
     found = list(mistakes(job))
     assert any(sentence in one for one in found), found
+
+
+def test_whatever_is_missing_the_check_goes_on_to_its_end(job: Job) -> None:
+    # Pods are checked alike, and Kubernetes' schema takes its time: the head stands for all of them.
+    for path in (path for path in paths(job) if "workerGroupSpecs" not in path[:-1]):
+        broken = copy.deepcopy(job)
+        _drop(*path)(broken)
+        assert all(isinstance(one, str) for one in mistakes(broken)), path
