@@ -29,11 +29,12 @@ test-slow: $(READY) ## the tests that take minutes
 chaos: $(READY) ## whole jobs under seeded faults, long; writes docs/reliability.md
 	$(BIN)/python -m tests.chaos --save
 
-check: $(READY) ## format, lint, types, import directions
+check: $(READY) ## format, lint, types, import directions, clusters
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m deploy.check --blanks-allowed cluster.yaml deploy/rayjob-*.yaml
 
 format: $(READY) ## format the code and mend what the linter can
 	$(BIN)/ruff format .

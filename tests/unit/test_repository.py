@@ -17,11 +17,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import typer
-import yaml
-from botocore.loaders import Loader
-from botocore.model import ServiceModel
-from botocore.validate import ParamValidator
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 import skinvae
 from skinvae.cli import app
@@ -41,7 +36,9 @@ else:
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/score-table.md", "docs/security.md")
+DOCUMENTS = (
+    "README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/operations.md", "docs/score-table.md", "docs/security.md",
+)  # fmt: skip
 CLI = typer.main.get_command(app)
 
 COMES_WITH = {"botocore": "s3fs", "triton": "torch"}
@@ -62,6 +59,7 @@ def repository_files() -> list[str]:
 
 FILES = repository_files()
 MODULES = [name for name in FILES if re.match(r"(skinvae|jobs)/.*\.py$", name)]
+DEPLOY = [name for name in FILES if re.match(r"deploy/.*\.py$", name)]
 CONFIGS = [name for name in FILES if name.startswith("configs/")]
 JOBS = [name for name in FILES if re.match(r"jobs/(?!__init__)\w+\.py$", name)]
 
@@ -87,9 +85,9 @@ def tree_entries(listing: str) -> Iterator[str]:
 
 
 def expected_entries() -> set[str]:
-    """Every file of jobs/, configs/, skinvae/ and docs/ with its folders; tests/ and the root one level deep."""
+    """Every file of jobs, configs, deploy, skinvae and docs with its folders; tests/ and the root one level deep."""
     names = [name for name in FILES if not name.endswith(("__init__.py", "py.typed"))]
-    in_full = {name for name in names if name.startswith(("jobs/", "configs/", "skinvae/", "docs/"))}
+    in_full = {name for name in names if name.startswith(("jobs/", "configs/", "deploy/", "skinvae/", "docs/"))}
     folders = {f"{parent}/" for name in in_full for parent in map(str, Path(name).parents) if parent != "."}
     tests = {"/".join(name.split("/")[:2]) + "/" * (name.count("/") > 1) for name in FILES if name.startswith("tests/")}
     top = {f"{name.split('/')[0]}/" for name in FILES if "/" in name and not name.startswith(".")}
@@ -107,7 +105,7 @@ def test_the_readme_shows_the_tree_that_is_there() -> None:
 def test_documents_name_only_files_that_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     outside_blocks = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    named = re.findall(r"`((?:skinvae|jobs|configs|tests|docs)/[\w./-]*)`", outside_blocks)
+    named = re.findall(r"`((?:skinvae|jobs|configs|deploy|tests|docs)/[\w./-]*)`", outside_blocks)
     linked = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     missing = [name for name in named if not (ROOT / name).exists()]
     missing += [link for link in linked if not (ROOT / document).parent.joinpath(link).exists()]
@@ -152,11 +150,13 @@ def commands_in(text: str) -> list[list[str]]:
     return [words for command in shell_commands(text) if (words := skinvae_words(command))]
 
 
+OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 README_COMMANDS = [words for block in fenced(README, "sh") for words in commands_in(block)]
+OPERATIONS_COMMANDS = [words for block in fenced(OPERATIONS, "sh") for words in commands_in(block)]
 
 
-@pytest.mark.parametrize("words", README_COMMANDS, ids=" ".join)
-def test_commands_of_the_readme_parse(words: list[str]) -> None:
+@pytest.mark.parametrize("words", [*README_COMMANDS, *OPERATIONS_COMMANDS], ids=" ".join)
+def test_commands_of_the_documents_parse(words: list[str]) -> None:
     check_command(words)
 
 
@@ -248,15 +248,26 @@ def test_the_changelog_names_this_version() -> None:
     assert re.search(rf"^## \[{re.escape(skinvae.__version__)}\]", changelog, flags=re.MULTILINE)
 
 
-def test_exit_codes_of_the_readme_are_those_of_the_errors() -> None:
+@pytest.mark.parametrize("document", ["README.md", "docs/operations.md"])
+def test_exit_codes_of_a_document_are_those_of_the_errors(document: str) -> None:
     codes: set[int] = {0}
     waiting: list[type] = [skinvae.errors.SkinvaeError]
     while waiting:
         error = waiting.pop()
         codes.add(error.exit_code)
         waiting += error.__subclasses__()
-    table = README.split("| exit code |")[1].split("\n\n")[0]
+    table = (ROOT / document).read_text(encoding="utf-8").split("| exit code |")[1].split("\n\n")[0]
     assert set(map(int, re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE))) == codes
+
+
+def test_operators_read_of_sentences_that_the_code_says() -> None:
+    sources = "".join((ROOT / name).read_text(encoding="utf-8") for name in [*MODULES, *DEPLOY])
+    joined = re.sub(r'"\s*f?"', "", sources)  # a sentence over several lines
+    table = OPERATIONS.split("| the sentence begins |")[1]
+    rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
+    quoted = [words for row in rows for words in re.findall(r"`([^`]+)`", row)]
+    assert len(quoted) >= 10
+    assert [words for words in quoted if words not in joined] == []
 
 
 # The code
@@ -340,59 +351,3 @@ def test_a_handler_of_every_exception_raises_again_or_says_why_not() -> None:
             if blind and not raises_again and not re.search(r"# noqa: BLE001 \w+", lines[node.lineno - 1]):
                 found.append(f"{module}:{node.lineno}")
     assert not found
-
-
-# The cluster
-
-
-@pytest.fixture(scope="module")
-def cluster() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
-    return loaded
-
-
-def test_ray_accepts_the_cluster(cluster: dict[str, Any]) -> None:
-    validate_config(prepare_config(cluster))
-
-
-def test_the_cluster_has_what_ray_does_not_ask_for(cluster: dict[str, Any]) -> None:
-    assert cluster["provider"]["region"]
-    node_types = cluster["available_node_types"]
-    head = node_types[cluster["head_node_type"]]
-    assert head["resources"]["CPU"] == 0, "tasks on the head can end the cluster"
-    assert head.get("max_workers") == 0
-    for name, node_type in node_types.items():
-        assert node_type["resources"], f"{name} needs resources"
-        assert node_type["node_config"]["IamInstanceProfile"], f"{name} needs a role: Ray gives workers none"
-    workers = [node_type for node_type in node_types.values() if node_type is not head]
-    assert all(node_type["min_workers"] >= 1 for node_type in workers), "a job needs nodes when it starts"
-    gpu_workers = [node_type for node_type in workers if node_type["resources"].get("GPU")]
-    assert gpu_workers
-    assert all(node["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot" for node in gpu_workers)
-    assert sum(node_type["max_workers"] for node_type in workers) <= cluster["max_workers"]
-
-
-def test_ec2_knows_every_key_of_the_node_configs(cluster: dict[str, Any]) -> None:
-    ec2 = ServiceModel(Loader().load_service_model("ec2", "service-2"), "ec2")
-    request = ec2.operation_model("RunInstances").input_shape
-    for name, node_type in cluster["available_node_types"].items():
-        report = ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **node_type["node_config"]}, request)
-        assert not report.has_errors(), f"{name}: {report.generate_report()}"
-
-
-def test_nodes_run_one_python_and_a_ray_that_the_project_allows(cluster: dict[str, Any]) -> None:
-    images = [cluster["docker"]["image"]]
-    images += [one["docker"]["worker_image"] for one in cluster["available_node_types"].values() if "docker" in one]
-    versions = {re.match(r"rayproject/ray:(\d+\.\d+\.\d+)-(py3\d+)", image).groups() for image in images}
-    ((ray_version, python),) = versions
-    commands = "\n".join(cluster["setup_commands"])
-    assert f"ray[default,data,train]=={ray_version}" in commands
-    assert next(iter(cluster["file_mounts"])) in commands, "the nodes install this project"
-    (bounds,) = re.findall(r"ray\[default,data,train\](\S+)", "\n".join(project()["dependencies"]))
-    low, high = re.fullmatch(r">=([\d.]+),<([\d.]+)", bounds).groups()
-    assert as_numbers(low) <= as_numbers(ray_version) < as_numbers(high)
-    assert f"({python[2]}, {python[3:]})" in commands, "setup stops on another Python than the image's"
-
-
-def as_numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
