@@ -41,7 +41,14 @@ else:
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/score-table.md", "docs/security.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "docs/metrics.md",
+    "docs/score-table.md",
+    "docs/security.md",
+)
 CLI = typer.main.get_command(app)
 
 COMES_WITH = {"botocore": "s3fs", "triton": "torch"}
