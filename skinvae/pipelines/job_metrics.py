@@ -63,8 +63,8 @@ class JobMetrics:
 
     def finish(self, usage: Usage) -> None:
         """Add what is known at the end: the stages of the driver."""
-        for stage in (Stage.START, Stage.SWAP):
-            self._committed.reach(metrics.STAGE_SECONDS, usage.of(stage), stage=stage.value)
+        self._committed.reach(metrics.STAGE_SECONDS, usage.seconds_to_first or 0.0, stage=Stage.START.value)
+        self._committed.reach(metrics.STAGE_SECONDS, usage.of(Stage.SWAP), stage=Stage.SWAP.value)
         self.take_commits()
 
     def take_commits(self) -> None:

@@ -145,7 +145,7 @@ def test_the_counters_are_the_table_s_counts(seen: Seen) -> None:
 
 def test_stage_seconds_are_those_of_the_summary(seen: Seen) -> None:
     (usage,) = (line for line in seen.lines() if line["event"] == "usage")
-    for stage in ("read", "decode", "score", "write", "commit", "swap"):
+    for stage in ("start", "read", "decode", "score", "wait", "write", "commit", "swap"):
         assert seen.total(metrics.STAGE_SECONDS, stage=stage) == pytest.approx(
             usage["stage_seconds"][stage], rel=1e-3, abs=1e-3
         ), stage
@@ -182,6 +182,36 @@ def test_lines_about_slices_name_them(seen: Seen) -> None:
         assert {line["scoring_id"] for line in lines} == set(rows["scoring_id"])
     rejected = [line["rejected"] for line in seen.lines() if line["event"] == "slice_written" and line["rejected"]]
     assert sum(sum(one.values()) for one in rejected) == 2
+
+
+@pytest.mark.slow
+def test_a_training_shows_its_last_epoch(cluster: Cluster, archive: ArchiveFiles, tmp_path: Path) -> None:
+    """Its gauges go with it, so it is asked while it runs; epochs take longer than Ray takes to tell of them."""
+    where = ("--labels", archive.labels, "--normal", "NV", "--out", str(tmp_path / "model"))
+    settings = ("log.format=json", "model.image_size=64", "train.num_epochs=12", "score.num_samples=2")
+    command = skinvae_command("train", archive.zip, *where, *(f"--set={one}" for one in settings))
+    environment = command_environment(cluster.address) | _AUTHENTICATION
+    scraped: list[str] = []
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None:
+            scraped.append(cluster.scrape())
+            time.sleep(0.5)
+        said = process.stderr.read().decode() if process.stderr else ""
+    assert process.returncode == 0, said
+    of_training = {name for one in METRICS if "verb" not in one.tags for name in one.series}
+    assert of_training <= {name for one in scraped for name in _names(one)}
+    epochs = {
+        sample.value: sample.labels["run_id"]
+        for one in scraped
+        for family in text_string_to_metric_families(one)
+        for sample in family.samples
+        if sample.name == metrics.TRAIN_EPOCH.series[0]
+    }
+    assert len(epochs) > 1
+    lines = [json.loads(line) for line in said.splitlines()]
+    told = {line["epoch"]: line["run_id"] for line in lines if line["event"] == "epoch"}
+    assert told.keys() == set(range(1, 13))
+    assert epochs.items() <= told.items()
 
 
 def test_an_error_is_a_line_of_json_with_its_exit_code(tmp_path: Path) -> None:
