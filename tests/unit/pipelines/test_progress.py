@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skinvae.logs import tell
+from skinvae.logs import note, tell
 from skinvae.pipelines.progress import ProgressActor
 
 
@@ -59,7 +59,9 @@ def test_slices_wait_are_taken_up_and_end() -> None:
 
 def test_a_slice_that_is_begun_again_is_told_to_machines() -> None:
     progress = ProgressActor()
+    progress.note("no more TensorBoard logs")
     progress.begin("a")
     progress.begin("a")
-    _, _, (line,) = progress.state(0)
+    _, _, (noted, line) = progress.state(0)
+    assert (noted.message, noted.how) == ("no more TensorBoard logs", note)
     assert (line.event, line.fields, line.how) == ("slice_begun_again", {"slice_id": "a", "num_begun": 2}, tell)
