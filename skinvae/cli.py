@@ -10,12 +10,13 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import skinvae
 from skinvae.errors import Interrupted, SkinvaeError
+from skinvae.logs import fail, tell, use_format
 from skinvae.options import (
     AnyTable,
     Archives,
@@ -43,6 +44,9 @@ from skinvae.printing import (
     train_lines,
 )
 
+if TYPE_CHECKING:
+    from skinvae.config import Config
+
 app = typer.Typer(
     name="skinvae",
     help="Learns what normal dermoscopy images look like and scores whole archives for anomalies, on Ray.",
@@ -67,6 +71,7 @@ def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             command(*args, **kwargs)
+            tell("done", event="end", exit_code=0)
         except KeyboardInterrupt:
             _fail(Interrupted("interrupted: run the same command again to resume"))
         except SkinvaeError as error:
@@ -75,8 +80,17 @@ def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _settings(config: str | None, assignments: list[str] | None) -> Config:
+    """The command's settings; from now on its log has their format."""
+    from skinvae.config import load_config
+
+    settings = load_config(config, assignments or ())
+    use_format(settings.log.format)
+    return settings
+
+
 def _fail(error: SkinvaeError) -> None:
-    print(f"skinvae: {error}", file=sys.stderr)
+    fail(str(error), exit_code=error.exit_code)
     raise typer.Exit(error.exit_code)
 
 
@@ -100,9 +114,7 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train the VAE on the normal images of archives and write a model bundle; a stopped run resumes."""
-    from skinvae.config import load_config
-
-    settings = load_config(config, assignments or ())
+    settings = _settings(config, assignments)
     from skinvae.pipelines.train import train as run
 
     command = shlex.join(["skinvae", *sys.argv[1:]])
@@ -148,9 +160,7 @@ def score(
     dry_run: DryRun = False,
 ) -> None:
     """Score every image of archives into a table, one row per image; running it again scores what is missing."""
-    from skinvae.config import load_config
-
-    settings = load_config(config, assignments or ())
+    settings = _settings(config, assignments)
     from skinvae.pipelines.retrying import parse_statuses
     from skinvae.pipelines.score import check_reject_limit
     from skinvae.pipelines.score import score as run
@@ -182,9 +192,7 @@ def prepare(
     dry_run: DryRun = False,
 ) -> None:
     """Decode and resize archives once and keep the pixels: `train` and `score` take the result as an archive."""
-    from skinvae.config import load_config
-
-    settings = load_config(config, assignments or ())
+    settings = _settings(config, assignments)
     from skinvae.pipelines.prepare import prepare as run
     from skinvae.pipelines.slice_job import check_damage
 
@@ -222,9 +230,7 @@ def evaluate(
     _print_config: PrintConfig = False,
 ) -> None:
     """Join scores with labels and compute AUROCs with 95 % intervals; images the model was trained on never count."""
-    from skinvae.config import load_config
-
-    settings = load_config(config, assignments or ())
+    settings = _settings(config, assignments)
     from skinvae.pipelines.evaluate import evaluate as run
 
     evaluation = run(
@@ -275,9 +281,7 @@ def verify(
     _print_config: PrintConfig = False,
 ) -> None:
     """Check that every image of the archives has exactly one row, and every row is as it was written."""
-    from skinvae.config import load_config
-
-    settings = load_config(config, assignments or ())
+    settings = _settings(config, assignments)
     from skinvae.audit.verification import require_right, verify_table
     from skinvae.step_bar import shown_steps
     from skinvae.storage.filesystem import Location
@@ -302,6 +306,7 @@ def demo(
     from skinvae.pipelines.demo import demo_config
 
     settings = demo_config(assignments or [])
+    use_format(settings.log.format)
     result = run(out, seed=seed, config=settings)
     print_usage(result.scored, done="scored")
     if not as_json:

@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from skinvae.errors import ConfigError, InputError
 from skinvae.images.decode import DecodeSettings
+from skinvae.logs import LogFormat
 from skinvae.model.precision import Precision
 from skinvae.model.scorer import DrawSettings, ScoringSettings
 from skinvae.model.vae import ModelSettings
@@ -139,6 +140,12 @@ class RaySettings(_Section):
     device: Device = Field("auto", description="where models run; auto = GPUs if the cluster has any")
 
 
+class LogSettings(_Section):
+    """What a command says on stderr while it works."""
+
+    format: LogFormat = Field("text", description="of stderr: text for people, json for machines, one object a line")
+
+
 class Config(BaseSettings):
     """Every setting of every verb."""
 
@@ -159,6 +166,7 @@ class Config(BaseSettings):
     evaluate: EvaluateSettings = EvaluateSettings()
     storage: StorageSettings = StorageSettings()
     ray: RaySettings = RaySettings()
+    log: LogSettings = LogSettings()
 
     @classmethod
     def settings_customise_sources(

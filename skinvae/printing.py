@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+from skinvae.logs import say
 
 if TYPE_CHECKING:
     from skinvae.audit.status import TableStatus
@@ -68,8 +69,8 @@ def score_lines(summary: JobSummary, *, dry_run: bool) -> list[str]:
 
 def print_usage(summary: JobSummary, *, done: str) -> None:
     """Where the time of a job went, on stderr; nothing where it had nothing to do."""
-    for line in usage_lines(summary.usage, done=done):
-        print(line, file=sys.stderr)
+    if lines := usage_lines(summary.usage, done=done):
+        say("\n".join(lines), event="usage", **summary.usage.as_dict())
 
 
 def usage_lines(usage: Usage, *, done: str) -> list[str]:

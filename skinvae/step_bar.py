@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from skinvae.logs import is_json, say
 
 _LOG_SECONDS = 10.0
 
@@ -17,7 +18,7 @@ _LOG_SECONDS = 10.0
 def shown_steps() -> Iterator[Callable[[str, int, int], None]]:
     """What to call, from any one thread at a time, with a title, how much of it is done, and of how much."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if is_json() or not console.is_terminal:
         yield _Lines().report
         return
     columns = (
@@ -51,4 +52,9 @@ class _Lines:
         self._next = now + _LOG_SECONDS
         left = (total - done) * (now - started) / done if 0 < done < total else 0.0
         eta = f", {left:.0f} s left" if left else ""
-        print(f"{time.strftime('%H:%M:%S')} {title}: {done:,} of {total:,}{eta}", file=sys.stderr, flush=True)
+        say(
+            f"{time.strftime('%H:%M:%S')} {title}: {done:,} of {total:,}{eta}",
+            event="progress",
+            num_done=done,
+            num_planned=total,
+        )

@@ -1,6 +1,6 @@
-"""Writes docs/score-table.md and docs/hostile-corpus.md: `python -m tests.regenerate_docs`.
+"""Writes docs/score-table.md, docs/metrics.md and docs/hostile-corpus.md: `python -m tests.regenerate_docs`.
 
-After any change of records.py, of the hostile corpus, or of what becomes of it.
+After any change of records.py, of metrics or events, of the hostile corpus, or of what becomes of it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from skinvae.logs import EVENTS
+from skinvae.pipelines.metrics import METRICS, TAGS, Metric
 from skinvae.records import MAP_SCHEMA, SCORE_SCHEMA, SPLIT_SCHEMA, Status
 
 ROOT = Path(__file__).parents[1]
 SCORE_TABLE_PAGE = ROOT / "docs" / "score-table.md"
+METRICS_PAGE = ROOT / "docs" / "metrics.md"
 HOSTILE_CORPUS_PAGE = ROOT / "docs" / "hostile-corpus.md"
 
 _PAGE = """\
@@ -88,6 +91,60 @@ The images that a model has seen. Leave those it was trained on out of every eva
 """
 
 
+_METRICS = """\
+<!-- Written by tests/regenerate_docs.py from skinvae/pipelines/metrics.py and skinvae/logs.py: change them. -->
+# Metrics and logs
+
+## Metrics
+
+`score`, `prepare` and `train` hand these to Ray, which serves them to Prometheus beside its own, on every node: the
+job's are on the node of its driver. Counters stay there when the job has ended; gauges go within seconds.
+
+{metrics}
+
+| tag | value |
+|---|---|
+{tags}
+
+Images, rows and commits are counted where slices are committed, so they are the table's counts, whatever died on the
+way. Bytes and stage seconds are of work that was done, which a lost worker makes to be done twice. Ray adds tags of its
+own; among them is `WorkerId`, which differs from run to run anyway, so `run_id` costs Prometheus no series more. A
+histogram's `_sum` is what Ray makes of its buckets, and so is coarse.
+
+Where a cluster is yours to start, fix the port with `ray start --head --metrics-export-port=8080`; on Kubernetes,
+KubeRay's is 8080. Ray's head writes the addresses of all nodes into a file, for Prometheus to find them: in
+`scrape_configs`, name `prom_metrics_service_discovery.json` in Ray's temporary folder as one of the `file_sd_configs`.
+
+A Ray that skinvae starts for one command has a port of Ray's choosing, and ends with the command. A driver that is
+joined by `ray://` has no metrics. Metrics that cannot be written are said once and end no job.
+
+`deploy/grafana/skinvae.json` shows all of them, and GPUs and CPUs from Ray's own: in Grafana, Dashboards, New, Import.
+
+## Logs
+
+With `--set log.format=json`, or `SKINVAE_LOG__FORMAT=json` in the job's environment, every line on stderr is one JSON
+object, and there are no progress bars. Every line has `time` (UTC), `level`, `event`, `message`, `run_id` and
+`scoring_id`, which are null where there is none yet; `run_id` is that of the rows, the metrics and `skinvae status`.
+Here one is broken up to be read:
+
+```json
+{{
+  "time": "2026-11-25T13:15:48.132+00:00", "level": "info",
+  "event": "slice_committed", "message": "slice committed: 14 rows",
+  "run_id": "20261125T131507Z-5fa8b0", "scoring_id": "021a93689e13b61e",
+  "slice_id": "d063b602fa83a914-021a93689e13b61e-0-16", "rows_by_status": {{"ok": 14}}, "table_version": 2
+}}
+```
+
+{events}
+
+Which images were rejected, and why, is in the table: `error`, `status`, `slice_id`. What other libraries log or warn
+of has the name of their logger as its event, and that of an error nobody foresaw its `traceback`. What workers print
+goes to Ray's own log files; so does all that Ray says at work. Settings that cannot be used are told as text: the
+format is one of them.
+"""
+
+
 _HOSTILE_CORPUS = """\
 <!-- Written by tests/regenerate_docs.py from a run of tests/hostile: change that, not this page. -->
 # Broken and hostile files
@@ -107,6 +164,23 @@ def score_table_page() -> str:
         map_columns=_columns(MAP_SCHEMA),
         split_columns=_columns(SPLIT_SCHEMA),
     )
+
+
+def metrics_page() -> str:
+    """docs/metrics.md as the code has it."""
+    rows = (
+        (", ".join(f"`{name}`" for name in one.series), one.kind.value, one.unit, one.meaning, _tags(one))
+        for one in METRICS
+    )
+    return _METRICS.format(
+        metrics=_table(("on the endpoint", "type", "unit", "meaning", "tags"), rows),
+        tags="\n".join(f"| `{tag}` | {meaning} |" for tag, meaning in TAGS.items()),
+        events=_table(("event", "when, and its own fields"), ((f"`{name}`", about) for name, about in EVENTS.items())),
+    )
+
+
+def _tags(metric: Metric) -> str:
+    return ", ".join(f"`{tag}`" for tag in metric.tags)
 
 
 def hostile_corpus_page() -> str:
@@ -133,4 +207,5 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 if __name__ == "__main__":
     SCORE_TABLE_PAGE.write_text(score_table_page(), encoding="utf-8")
+    METRICS_PAGE.write_text(metrics_page(), encoding="utf-8")
     HOSTILE_CORPUS_PAGE.write_text(hostile_corpus_page(), encoding="utf-8")

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from skinvae.logs import tell
 from skinvae.records import Status
 from skinvae.storage.slice_ids import SliceFile
 from skinvae.storage.slice_table import SliceTable
@@ -24,7 +25,10 @@ class Committer:
         """Rows that this run made and committed, by status."""
         self.adopted: Counter[str] = Counter()
         """Rows that an earlier run had written and this one committed, by status."""
-        self.seconds_committing = 0.0
+        self.num_slices = 0
+        """That this run committed, made or adopted."""
+        self.commit_seconds: list[float] = []
+        """What each commit took."""
 
     @property
     def poll_seconds(self) -> float:
@@ -46,19 +50,28 @@ class Committer:
 
     def flush(self) -> None:
         """Commit what is pending; what another driver committed first is not counted as ours."""
-        for file in self._commit(self._pending):
+        for file in self._commit(self._pending, event="slice_committed"):
             self.made.update(file.counts)
         self._pending = []
 
     def adopt(self, files: Sequence[SliceFile]) -> None:
         """Commit slices that an earlier run wrote."""
-        for file in self._commit(files):
+        for file in self._commit(files, event="slice_adopted"):
             self.adopted.update(file.counts)
 
-    def _commit(self, files: Sequence[SliceFile]) -> list[SliceFile]:
+    def _commit(self, files: Sequence[SliceFile], *, event: str) -> list[SliceFile]:
         if not files:
             return []
         started = self._last_commit = time.monotonic()
         committed = self.table.commit_slices(files, provenance=self._provenance)
-        self.seconds_committing += time.monotonic() - started
+        self.commit_seconds.append(time.monotonic() - started)
+        self.num_slices += len(committed)
+        for file in committed:
+            tell(
+                f"{event.replace('_', ' ')}: {file.num_rows:,} rows",
+                event=event,
+                slice_id=str(file.slice_id),
+                rows_by_status=file.counts,
+                table_version=self.table.version,
+            )
         return committed

@@ -16,11 +16,13 @@ from ray.exceptions import RayError
 
 from skinvae.config import RaySettings
 from skinvae.errors import InputError, Interrupted, TableError
+from skinvae.logs import note, say, tell
 from skinvae.pipelines.committing import Committer
 from skinvae.pipelines.decoding import Unreadable
 from skinvae.pipelines.failures import at_work
+from skinvae.pipelines.job_metrics import JobMetrics
 from skinvae.pipelines.lost_nodes import LostNodes, end_actors
-from skinvae.pipelines.progress import answer_of, reported_retries, say, shown_progress
+from skinvae.pipelines.progress import answer_of, reported_retries, shown_progress
 from skinvae.pipelines.run_recording import RunRecorder
 from skinvae.pipelines.runtime import Resources, available_resources
 from skinvae.pipelines.slice_job import (
@@ -36,6 +38,7 @@ from skinvae.pipelines.slicing import OpenedArchive
 from skinvae.pipelines.stage_times import Stage
 from skinvae.pipelines.stages import decode_stage, input_row, read_stage
 from skinvae.pipelines.usage import Usage, measured_round
+from skinvae.records import Status
 from skinvae.storage.commit_protocol import NewFile, Part
 from skinvae.storage.compaction import delete_expired_slices, delete_lost_parts, swap_slices_for_parts, write_part
 from skinvae.storage.filesystem import Location
@@ -110,7 +113,7 @@ def complete(
         summary.seconds = time.monotonic() - job.begun
         summary.usage = completion.usage
         summary.usage.finish(
-            summary.seconds, num_images=summary.num_images, commit_seconds=committer.seconds_committing
+            summary.seconds, num_images=summary.num_images, commit_seconds=sum(committer.commit_seconds)
         )
         summary.num_adopted = committer.adopted.total()
         summary.num_members, _ = count_members(opened, done_by_source(job, table))
@@ -142,6 +145,7 @@ class _Completion:
         num_actors: int | None,
     ) -> None:
         self._job, self._committer = job, committer
+        self._metrics = JobMetrics(job, committer)
         self._opened = list(opened)
         self._table: SliceTable = committer.table
         self._slice_size, self._num_actors = slice_size, num_actors
@@ -152,7 +156,7 @@ class _Completion:
         """By source_id."""
         self.num_reattempted = 0
         self.num_retries = 0
-        """Of the workers."""
+        """Of requests to storage, by workers and the driver."""
         self.usage = Usage()
 
     def run(self) -> None:
@@ -171,6 +175,8 @@ class _Completion:
                 plan = self._adopt_and_plan()
             with self.usage.measured(Stage.SWAP):
                 swap_slices_for_parts(self._table, provenance=self._job.provenance, write_all=self._write_parts)
+            self._count_retries(take_retries())
+            self._metrics.finish(self.usage)
         if plan.parts:
             raise TableError(f"other drivers kept changing '{self._job.table}': run the command again for the rest")
 
@@ -187,10 +193,11 @@ class _Completion:
         """False if it was ended because nodes are gone, before the end of its work."""
         resources = available_resources(self._ray_settings, num_actors=self._num_actors or 0)
         by_actors = f": {resources}" if self._num_actors is not None else ""
-        say(f"{self._verb} {describe_work(plan)}{by_actors}")
+        say(f"{self._verb} {describe_work(plan)}{by_actors}", event="round_begun", num_members=plan.num_members)
         expected = Expectation(plan)
         with (
             shown_progress(self._verb, total=expected, unit="images", describe=self._describe) as progress,
+            self._metrics.watching(progress, expected=expected),
             measured_round(
                 self.usage,
                 progress,
@@ -227,6 +234,7 @@ class _Completion:
         try:
             for result in _polled(dataset, seconds=self._committer.poll_seconds):
                 if isinstance(result, SliceFile):
+                    _tell_of_slice(result)
                     self._committer.add(result)
                     expected.add(result)
                 elif result is not None:
@@ -234,7 +242,7 @@ class _Completion:
                 self._committer.flush_if_due()
                 num_results += result is not None
                 if result is None and lost_nodes is not None and lost_nodes.is_stuck(self._seen(num_results, progress)):
-                    say("note: nodes are lost and others have no room for their work: planning it anew")
+                    note("nodes are lost and others have no room for their work: planning it anew", event="nodes_lost")
                     is_ended = True
                     end_actors(self._job.run_id)
         except RayError:
@@ -251,13 +259,17 @@ class _Completion:
 
     def _write_parts(self, parts: Sequence[Part]) -> list[NewFile | None]:
         written = ray.get([_write_part_task.remote(self._job.table, part) for part in parts])
-        self.num_retries += sum(num_retries for _, num_retries in written)
+        self._count_retries(sum(num_retries for _, num_retries in written))
         return [file for file, _ in written]
+
+    def _count_retries(self, count: int) -> None:
+        self.num_retries += count
+        self._metrics.count_retries(count)
 
     def _note(self, source: Source, error: InputError) -> None:
         if source.source_id not in self._unreadable:
             self._unreadable[source.source_id] = error
-            say(str(error))
+            say(str(error), event="archive_damaged", source_id=source.source_id)
 
     def _describe(self, _: dict[str, Any]) -> str:
         rejected = f"{self._committer.num_rejected:,} rejected" if self._committer.num_rejected else ""
@@ -296,14 +308,25 @@ class Expectation:
         return self._num_known + round(self._members_read * max(1.0, self._bytes_left / self._bytes_read))
 
 
+def _tell_of_slice(file: SliceFile) -> None:
+    rejected = {status: count for status, count in file.counts.items() if status != Status.OK.value}
+    tell(
+        f"slice written: {file.num_rows:,} rows, {sum(rejected.values()):,} rejected",
+        event="slice_written",
+        slice_id=str(file.slice_id),
+        num_rows=file.num_rows,
+        rejected=rejected,
+    )
+
+
 def say_what_stays(table: SliceTable) -> None:
     """Name what should have been deleted and was not allowed to be."""
     if not table.undeleted:
         return
-    what = f"note: access denied to delete {len(table.undeleted):,} files of '{table.location}' that are not needed"
+    what = f"access denied to delete {len(table.undeleted):,} files of '{table.location}' that are not needed"
     parts = [path for path in table.undeleted if "/" not in path]
     danger = f"; readers of plain Parquet see the rows of {', '.join(parts)} twice until it is deleted" if parts else ""
-    say(f"{what}, such as '{table.undeleted[0]}'{danger}")
+    note(f"{what}, such as '{table.undeleted[0]}'{danger}")
     table.undeleted.clear()
 
 

@@ -8,8 +8,8 @@ from importlib import resources
 from skinvae.config import Config, build_config, parse_toml
 from skinvae.errors import UsageError
 from skinvae.images.synthetic import DEMO_COUNTS, make_archive
+from skinvae.logs import say
 from skinvae.pipelines.evaluate import evaluate
-from skinvae.pipelines.progress import say
 from skinvae.pipelines.runtime import ray_session
 from skinvae.pipelines.score import score
 from skinvae.pipelines.slice_job import JobSummary

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 
 from ray.data.exceptions import ExecutionTimeoutError
@@ -11,6 +10,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from skinvae.config import RaySettings
 from skinvae.errors import JobError, SkinvaeError
+from skinvae.logs import stray_output
 from skinvae.pipelines.runtime import ray_session
 
 _ADDED_BY_RAY = "\nFailed to apply UDF transform"
@@ -21,7 +21,7 @@ _ADDED_BY_RAY = "\nFailed to apply UDF transform"
 def at_work(settings: RaySettings) -> Iterator[None]:
     """Ray, joined or started; what it has to say goes to stderr, what goes wrong is said in the user's terms."""
     # Ray says on stdout, which is for results, that it tries a lost task again.
-    with contextlib.redirect_stdout(sys.stderr), ray_session(settings), user_errors():
+    with contextlib.redirect_stdout(stray_output("ray")), ray_session(settings), user_errors():
         yield
 
 

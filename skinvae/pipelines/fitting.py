@@ -16,11 +16,12 @@ import ray.train
 import ray.train.torch
 
 from skinvae.errors import TrainingError, UsageError
-from skinvae.pipelines.progress import say, shown_progress
+from skinvae.logs import say
+from skinvae.pipelines.progress import shown_progress
 from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.train_images import TrainImages
 from skinvae.pipelines.train_plan import TrainPlan
-from skinvae.pipelines.training_log import TENSORBOARD, EpochLog, MlflowLog, TensorBoardLog
+from skinvae.pipelines.training_log import TENSORBOARD, EpochLog, MetricsLog, MlflowLog, Sink, TensorBoardLog
 from skinvae.pipelines.training_record import TrainingRecorder
 from skinvae.pipelines.training_worker import WorkerSettings, train_worker
 from skinvae.storage.checkpoints import load_state, load_weights
@@ -39,7 +40,11 @@ def fit(plan: TrainPlan, images: TrainImages, resources: Resources, recorder: Tr
     """
     settings = plan.config.train
     require_work_for_all(images.num_train, settings=settings, num_workers=resources.num_actors)
-    say(f"training run {plan.digest}: {settings.num_epochs} epochs on {resources.num_actors} worker(s)")
+    say(
+        f"training run {plan.digest}: {settings.num_epochs} epochs on {resources.num_actors} worker(s)",
+        event="training_begun",
+        num_epochs=settings.num_epochs,
+    )
     with ExitStack() as stack:
         progress = None
         if settings.num_epochs:
@@ -138,9 +143,9 @@ def _run_config(plan: TrainPlan, progress: Any | None) -> ray.train.RunConfig:
     )
 
 
-def _sinks(plan: TrainPlan) -> list[TensorBoardLog | MlflowLog]:
+def _sinks(plan: TrainPlan) -> list[Sink]:
     settings = plan.config.train
-    sinks: list[TensorBoardLog | MlflowLog] = []
+    sinks: list[Sink] = [MetricsLog(plan.digest)]
     if settings.tensorboard:
         sinks.append(TensorBoardLog(plan.out / TENSORBOARD / plan.digest))
     if settings.mlflow:

@@ -15,12 +15,12 @@ from typing import Any
 
 from skinvae.config import Config, ScoreSettings
 from skinvae.errors import UsageError
+from skinvae.logs import say
 from skinvae.metrics.highest import num_highest
 from skinvae.pipelines.actor_stage import by_actors
 from skinvae.pipelines.completing import Dataset, complete
 from skinvae.pipelines.map_selection import Selection, num_scored, select
 from skinvae.pipelines.map_stage import Chosen, MapJob, MapStage
-from skinvae.pipelines.progress import say
 from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.scoring_job import recipe_of
 from skinvae.pipelines.scoring_stages import ScoringJob
@@ -147,6 +147,7 @@ def _map_job(job: ScoringJob, selection: Selection, *, map_size: int, begun: flo
         scores=job,
         map_size=map_size,
         threshold_nats=selection.threshold_nats,
+        verb="map",
         begun=begun,
     )
 

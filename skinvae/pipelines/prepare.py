@@ -15,6 +15,7 @@ from ray.data import TaskPoolStrategy
 
 from skinvae.config import Config
 from skinvae.images.decode import PREPROCESSING_VERSION
+from skinvae.logs import begin_run
 from skinvae.pipelines.completing import Dataset, complete
 from skinvae.pipelines.decoding import Unreadable
 from skinvae.pipelines.progress import report_retries, report_seconds
@@ -42,6 +43,7 @@ def prepare(archives: Sequence[str], *, out: str, config: Config, dry_run: bool 
     job = _make_job(
         preparation, Location.parse(out, config.storage.with_credentials), max_seconds=config.images.max_seconds
     )
+    begin_run(job.run_id, scoring_id=job.scoring_id)
     opened = open_archives(archives, config=config, preparation=preparation)
     if dry_run:
         return summarise(job, opened, PixelTable.open_if_exists(job.table))
@@ -67,6 +69,8 @@ def pixels_stage(row: Row, *, job: SliceJob, progress: Any) -> Row:
     head, pixels = opened_row(row, size=job.image_size)
     if isinstance(head, Unreadable):
         return {"result": row["head"]}
+    slice_id = str(job.slice_id(head.slice))
+    progress.begin.remote(slice_id)
     clock = StageClock()
     with clock.measured(Stage.WRITE):
         kept = iter(pixels)
@@ -77,7 +81,8 @@ def pixels_stage(row: Row, *, job: SliceJob, progress: Any) -> Row:
         file = write_slice(job.table, job.slice_id(head.slice), _rows(frame, head, job), provenance=job.provenance)
     report_retries(progress)
     report_seconds(progress, clock.take())
-    progress.advance.remote(head.slice.num_members)
+    progress.advance_slice.remote(slice_id, head.slice.num_members)
+    progress.end.remote(slice_id)
     return {"result": pickle.dumps(file)}
 
 
@@ -107,4 +112,5 @@ def _make_job(preparation: Preparation, table: Location, *, max_seconds: float) 
         max_seconds=max_seconds,
         table=table,
         provenance=provenance,
+        verb="prepare",
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any, TypeVar
 
 import ray
@@ -24,6 +24,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from skinvae.logs import is_json, note, say, tell
 from skinvae.pipelines.stage_times import Stage, add_seconds
 from skinvae.storage.retries import take_retries
 
@@ -36,6 +37,16 @@ _ANSWER_SECONDS = 5.0
 _T = TypeVar("_T")
 
 
+class _At(Enum):
+    """Where a slice is."""
+
+    UNKNOWN = auto()
+    WAITING = auto()
+    """Decoded."""
+    IN_PROGRESS = auto()
+    ENDED = auto()
+
+
 @dataclass
 class _Attempts:
     """At one slice, since it last came to an end."""
@@ -43,6 +54,35 @@ class _Attempts:
     num_begun: int = 0
     done: int = 0
     """What the last of them has done."""
+    at: _At = _At.UNKNOWN
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Said once, by the driver."""
+
+    message: str
+    event: str
+    fields: dict[str, Any]
+    how: Callable[..., None] = say
+
+    def say(self) -> None:
+        self.how(self.message, event=self.event, **self.fields)
+
+
+@dataclass(frozen=True)
+class ProgressSample:
+    """What a ProgressActor knows at one moment, all of it since it began."""
+
+    num_done: int
+    num_waiting: int
+    """Slices that are decoded and that nobody has taken up."""
+    num_in_progress: int
+    """Slices that are being scored or written."""
+    num_bytes: int
+    """Of the images that were decoded, encoded."""
+    num_retries: int
+    seconds: dict[Stage, float]
 
 
 class ProgressActor:
@@ -56,27 +96,44 @@ class ProgressActor:
         self._attempts: dict[str, _Attempts] = {}
         self._num_reattempted = 0
         self._fields: dict[str, Any] = {}
-        self._lines: list[str] = []
+        self._lines: list[_Line] = []
         self._num_retries = 0
+        self._num_bytes = 0
+        self._num_at = dict.fromkeys(_At, 0)
         self._seconds: dict[Stage, float] = {}
         self._first: float | None = None
 
-    def advance(self, amount: int, *, line: str | None = None, **fields: Any) -> None:
+    def advance(self, amount: int, *, line: str | None = None, event: str = "info", **fields: Any) -> None:
         """Count `amount` more as done, show `line` once, and remember `fields` for the display."""
         self._note_first(amount)
         self._done += amount
         self._fields |= fields
         if line is not None:
-            self._lines.append(line)
+            self._lines.append(_Line(line, event, fields))
+
+    def note(self, message: str) -> None:
+        """As that of `logs`, from a process whose stderr nobody sees."""
+        self._lines.append(_Line(message, "note", {}, how=note))
+
+    def decoded(self, slice_id: str, num_bytes: int) -> None:
+        """A slice, of images that take so many bytes, waits for its scoring; one that went further is further."""
+        self._num_bytes += num_bytes
+        attempts = self._attempts.setdefault(slice_id, _Attempts())
+        if attempts.at is _At.UNKNOWN:
+            self._move(attempts, _At.WAITING)
 
     def begin(self, slice_id: str, num_done: int = 0) -> int:
         """The work on a slice begins, from its start, where `num_done` of it need none.
 
         Returns how often it did since it last came to an end.
         """
-        if slice_id in self._attempts:
-            self._num_reattempted += 1
         attempts = self._attempts.setdefault(slice_id, _Attempts())
+        if attempts.at in (_At.IN_PROGRESS, _At.ENDED):
+            self._num_reattempted += 1
+            again = f"slice {slice_id} is begun again: the process that had it, or its node, was lost"
+            fields = {"slice_id": slice_id, "num_begun": attempts.num_begun + 1}
+            self._lines.append(_Line(again, "slice_begun_again", fields, how=tell))
+        self._move(attempts, _At.IN_PROGRESS)
         self._done += num_done - attempts.done
         attempts.num_begun, attempts.done = attempts.num_begun + 1, num_done
         return attempts.num_begun
@@ -85,11 +142,16 @@ class ProgressActor:
         """Count `amount` more of the slice as done."""
         self._note_first(amount)
         self._done += amount
-        self._attempts.setdefault(slice_id, _Attempts()).done += amount
+        attempts = self._attempts.setdefault(slice_id, _Attempts())
+        attempts.done += amount
+        if attempts.at is _At.UNKNOWN:
+            self._move(attempts, _At.IN_PROGRESS)
 
     def end(self, slice_id: str) -> None:
         """The work on the slice has come to its end."""
-        self._attempts.setdefault(slice_id, _Attempts()).num_begun = 0
+        attempts = self._attempts.setdefault(slice_id, _Attempts())
+        attempts.num_begun = 0
+        self._move(attempts, _At.ENDED)
 
     def num_reattempted(self) -> int:
         """How often a slice was begun that had been begun before, ended or not."""
@@ -111,11 +173,27 @@ class ProgressActor:
         """Worker-seconds by stage, as far as workers said so, and how many seconds ago the first image was done."""
         return dict(self._seconds), None if self._first is None else time.monotonic() - self._first
 
+    def sample(self) -> ProgressSample:
+        """What there is to measure."""
+        return ProgressSample(
+            num_done=self._done,
+            num_waiting=self._num_at[_At.WAITING],
+            num_in_progress=self._num_at[_At.IN_PROGRESS],
+            num_bytes=self._num_bytes,
+            num_retries=self._num_retries,
+            seconds=dict(self._seconds),
+        )
+
+    def _move(self, attempts: _Attempts, to: _At) -> None:
+        self._num_at[attempts.at] -= 1
+        self._num_at[to] += 1
+        attempts.at = to
+
     def _note_first(self, amount: int) -> None:
         if self._first is None and amount:
             self._first = time.monotonic()
 
-    def state(self, num_lines_seen: int) -> tuple[int, dict[str, Any], list[str]]:
+    def state(self, num_lines_seen: int) -> tuple[int, dict[str, Any], list[_Line]]:
         """How much is done, the latest fields, and the lines behind the first `num_lines_seen`."""
         return self._done, self._fields, self._lines[num_lines_seen:]
 
@@ -131,12 +209,12 @@ class _Display:
     describe: Callable[[dict[str, Any]], str]
     console: Console
     stop: threading.Event
-    shown: list[str] = field(default_factory=list)
+    shown: list[_Line] = field(default_factory=list)
     """Lines that were shown already."""
 
     def run(self) -> None:
         """Show until `stop` is set."""
-        if self.console.is_terminal:
+        if self.console.is_terminal and not is_json():
             self._show_bar()
         else:
             self._log_lines()
@@ -161,7 +239,7 @@ class _Display:
                 stopped = self.stop.wait(_REFRESH_SECONDS)
                 done, fields, lines = self._poll()
                 for line in lines:
-                    bar.console.print(line, highlight=False)
+                    line.say()
                 if done is not None:
                     speed = f"{rate.update(done):.0f} {self.unit}/s"
                     bar.update(task, total=self.total(), completed=done, rate=speed, words=self.describe(fields))
@@ -174,19 +252,27 @@ class _Display:
             stopped = self.stop.wait(_REFRESH_SECONDS)
             done, fields, lines = self._poll()
             for line in lines:
-                say(line)
+                line.say()
             if done is None or time.monotonic() < next_report:
                 continue
             next_report += LOG_SECONDS
             speed = rate.update(done)
             total = self.total()
-            eta = f"ETA {_clock((total - done) / speed)}" if speed > 0 and total is not None and done < total else ""
+            seconds_left = (total - done) / speed if speed > 0 and total is not None and done < total else None
+            eta = "" if seconds_left is None else f"ETA {_clock(seconds_left)}"
             count = f"{self.title}: {done:,}{'' if total is None else f' of {total:,}'} {self.unit}"
             words = (count, f"{speed:.0f} {self.unit}/s", eta, self.describe(fields))
-            say(f"{time.strftime('%H:%M:%S')} {', '.join(word for word in words if word)}")
+            say(
+                f"{time.strftime('%H:%M:%S')} {', '.join(word for word in words if word)}",
+                event="progress",
+                num_done=done,
+                num_planned=total,
+                images_per_second=round(speed, 1),
+                seconds_left=None if seconds_left is None else round(seconds_left),
+            )
 
-    def _poll(self) -> tuple[int | None, dict[str, Any], list[str]]:
-        nothing: tuple[int | None, dict[str, Any], list[str]] = (None, {}, [])
+    def _poll(self) -> tuple[int | None, dict[str, Any], list[_Line]]:
+        nothing: tuple[int | None, dict[str, Any], list[_Line]] = (None, {}, [])
         done, fields, lines = answer_of(self.actor.state.remote(len(self.shown)), otherwise=nothing)
         self.shown.extend(lines)
         return done, fields, lines
@@ -276,8 +362,3 @@ class RateMeter:
 def _clock(seconds: float) -> str:
     hours, rest = divmod(int(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}"
-
-
-def say(message: str) -> None:
-    """One line for the user on stderr; stdout is for results."""
-    print(message, file=sys.stderr, flush=True)

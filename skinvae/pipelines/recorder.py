@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from skinvae.errors import Interrupted, SkinvaeError
-from skinvae.pipelines.progress import say
+from skinvae.logs import note
 from skinvae.storage.run_records import HEARTBEAT_SECONDS, RunState
 
 _Own = TypeVar("_Own", bound="Recorder")
@@ -92,7 +92,7 @@ class Recorder(ABC):
             yield
         except Exception as error:  # noqa: BLE001 whatever it is, the job matters and its sign does not
             if not self._has_failed:
-                say(f"note: `skinvae status` will not see this run as it is: {error}")
+                note(f"`skinvae status` will not see this run as it is: {error}")
             self._has_failed = True
 
 

@@ -19,9 +19,9 @@ import ray
 
 from skinvae.config import RaySettings
 from skinvae.errors import InputError, UsageError
+from skinvae.logs import note
 from skinvae.pipelines.completing import say_what_stays
 from skinvae.pipelines.failures import at_work
-from skinvae.pipelines.progress import say
 from skinvae.pipelines.scoring_stages import ScoringJob
 from skinvae.pipelines.slice_job import JobSummary
 from skinvae.pipelines.slicing import OpenedArchive
@@ -85,7 +85,7 @@ def retry(
         table.reload()
         if set(paths) <= {file.path for file in table.live_files()}:
             raise
-        say("note: another driver has replaced these rows meanwhile")
+        note("another driver has replaced these rows meanwhile")
     say_what_stays(table)
     summary.in_table = table.count_by_status(job.scoring_id, source_ids=source_ids)
 
@@ -104,7 +104,7 @@ def _retry_files(
     found: list[_Rejected] = ray.get([_find_rejected.remote(job, path, statuses, source_ids) for path in paths])
     revision = _revision(job, paths, statuses, limits)
     staged = ScoreTable.open_or_create(job.table / _FOLDER / revision)
-    its_job = dataclasses.replace(job, table=staged.location, begun=time.monotonic())
+    its_job = dataclasses.replace(job, table=staged.location, verb="retry", begun=time.monotonic())
     scored = complete_table(its_job, _only(opened, found), staged)
     summary.damaged += [one for one in scored.damaged if one not in summary.damaged]
     summary.num_retries += scored.num_retries

@@ -18,6 +18,7 @@ from ray.data import DataContext
 
 from skinvae.config import Device, RaySettings
 from skinvae.errors import UsageError
+from skinvae.logs import take_over
 
 MAX_THREADS_PER_ACTOR = 4
 """Convolutions of one batch gain little from more CPU threads; more actors do."""
@@ -58,13 +59,16 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     # A job's own progress and summary are what its user reads; Ray's go to its log files.
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Its C++ side logs to the driver's terminal what Ray itself then handles.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if ray.is_initialized():
         started = False
     elif address and address != "local":
         started = True
         try:
-            ray.init(address=address, **quiet)
+            with _hushed():
+                ray.init(address=address, **quiet)
         except (ConnectionError, ValueError) as error:
             raise UsageError(
                 f"no Ray cluster answers at '{address}': RAY_ADDRESS or ray.address takes 'auto', HOST:6379 or "
@@ -76,13 +80,13 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         # Threads that spin while they wait steal the cores from decoding: with one core taken, training a 64-pixel
         # model on two threads ran 2.1 times as fast without (158 against 75 images/s), and 0.9 times on idle cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        # Its C++ side logs to the driver's terminal what Ray itself then handles.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        ray.init(address="local", num_cpus=logical_cpus(cores), include_dashboard=False, **quiet)
+        with _hushed():
+            ray.init(address="local", num_cpus=logical_cpus(cores), include_dashboard=False, **quiet)
     if started and threading.current_thread() is threading.main_thread():
         # Ray's own handler, installed by init, exits at once; a job commits what is done first.
         signal.signal(signal.SIGTERM, on_sigterm)
+    take_over("ray")
     for name in ("ray.data", "ray.train"):
         # What they log as an error also reaches the driver as an exception.
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -95,6 +99,20 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     finally:
         if started:
             ray.shutdown()
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Of what any code writes to stderr: Ray's C++ side says there at which level it logs, before it does so."""
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def logical_cpus(cores: int) -> int:

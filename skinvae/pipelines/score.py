@@ -12,12 +12,14 @@ import torch
 
 from skinvae.config import Config
 from skinvae.errors import RejectLimitExceeded
+from skinvae.logs import begin_run
 from skinvae.model.precision import Precision, fastest_precision
 from skinvae.pipelines.actor_stage import by_actors
 from skinvae.pipelines.completing import Dataset, complete
 from skinvae.pipelines.failures import at_work
 from skinvae.pipelines.image_scorer import MakeScorer, make_vae_scorer
 from skinvae.pipelines.maps import check_map_size, plan_maps, store_maps
+from skinvae.pipelines.provenance import new_run_id
 from skinvae.pipelines.retrying import retry
 from skinvae.pipelines.runtime import Resources, available_resources
 from skinvae.pipelines.scoring_job import make_job, precision_in, preparation_for, recipe_of
@@ -49,6 +51,8 @@ def score(
     Raises as `completing.complete` does; see also `check_damage` and `check_reject_limit`.
     """
     begun = time.monotonic()
+    run_id = new_run_id()
+    begin_run(run_id)
     own = config.storage.with_credentials
     model_at, table_at = Location.parse(model, own), Location.parse(table, own)
     # The whole bundle is read and verified, so that no worker starts on an altered one.
@@ -62,6 +66,7 @@ def score(
         return make_job(
             bundle,
             config.score.scoring(precision),
+            run_id=run_id,
             model=model_at,
             table=table_at,
             preparation=preparation,
@@ -86,6 +91,7 @@ def score(
             session.enter_context(at_work(config.ray))
             asked = precision_of_actors(asked, _resources(config))
         job = job_in(asked)
+        begin_run(run_id, scoring_id=job.scoring_id)
         _copy_model_files(job)
         slice_size = config.score.slice_size or UNMEASURED_SLICE_SIZE
         num_left = _num_left(job, opened, score_table)

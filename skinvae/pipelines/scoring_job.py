@@ -12,7 +12,7 @@ from skinvae.images.decode import DecodeSettings
 from skinvae.model.precision import DTYPES, Precision
 from skinvae.model.scorer import ScoringSettings
 from skinvae.pipelines.image_scorer import MakeScorer, Placement, ScorerRecipe, make_vae_scorer
-from skinvae.pipelines.provenance import library_versions, new_run_id
+from skinvae.pipelines.provenance import library_versions
 from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.scoring_stages import ScoringJob
 from skinvae.storage.bundle import ModelBundle
@@ -25,6 +25,7 @@ def make_job(
     bundle: ModelBundle,
     scoring: ScoringSettings,
     *,
+    run_id: str,
     model: Location,
     table: Location,
     preparation: Preparation,
@@ -41,7 +42,7 @@ def make_job(
         "versions": json.dumps(library_versions()),
     }
     return ScoringJob(
-        run_id=new_run_id(),
+        run_id=run_id,
         model=model,
         model_digest=bundle.digest,
         scoring_id=scoring_id,
@@ -50,6 +51,7 @@ def make_job(
         max_seconds=max_seconds,
         table=table,
         provenance=provenance,
+        verb="score",
         begun=begun,
     )
 

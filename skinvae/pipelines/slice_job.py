@@ -44,6 +44,8 @@ class SliceJob:
     """To decode one image."""
     table: Location
     provenance: dict[str, str]
+    verb: str = field(kw_only=True, compare=False)
+    """What the job is for: score, prepare, map, or retry."""
     begun: float = field(default_factory=time.monotonic, kw_only=True, compare=False)
     """By the driver's time.monotonic()."""
 

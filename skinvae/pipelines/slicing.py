@@ -12,7 +12,7 @@ from skinvae.config import Config
 from skinvae.errors import InputError, UsageError
 from skinvae.images.archives import Archive, Candidacy, FolderArchive, Member, Missing, Part, SliceEnd, candidacy
 from skinvae.images.archives.candidates import names_an_archive
-from skinvae.pipelines.progress import say
+from skinvae.logs import note
 from skinvae.storage.done import Done
 from skinvae.storage.expand import expand
 from skinvae.storage.pixel_table import Preparation, is_prepared, open_prepared, require_same_preparation
@@ -117,7 +117,7 @@ def _check_for_archives(uri: str, folder: FolderArchive) -> None:
     advice = f"name them too, as in '{uri}/*{PurePosixPath(passed_over[0]).suffix}'"
     if all(candidacy(member.name) is Candidacy.SKIPPED for member in folder.members()):
         raise InputError(f"{found}, and no image: {advice}")
-    say(f"note: {found}: {advice}")
+    note(f"{found}: {advice}")
 
 
 def missing_parts(

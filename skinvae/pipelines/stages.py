@@ -79,6 +79,9 @@ def decode_stage(row: Row, *, job: SliceJob, progress: Any) -> Iterator[Row]:
 def _reported(item: DecodedSlice | Unreadable, clock: StageClock, *, job: SliceJob, progress: Any) -> Row:
     with clock.measured(Stage.DECODE):
         row = _decoded_row(item, size=job.image_size)
+    if isinstance(item, DecodedSlice):
+        num_bytes = sum(one.num_bytes or 0 for one in item.members)
+        progress.decoded.remote(str(job.slice_id(item.slice)), num_bytes)
     report_retries(progress)
     report_seconds(progress, clock.take())
     return row

@@ -11,12 +11,12 @@ import torch
 
 from skinvae.config import Config
 from skinvae.errors import BundleError, Interrupted, UsageError
+from skinvae.logs import begin_run, note, say
 from skinvae.model.objective import ObjectiveSettings
 from skinvae.model.precision import emulates
 from skinvae.pipelines.calibration import Calibration, calibrate
 from skinvae.pipelines.failures import user_errors
 from skinvae.pipelines.fitting import fit, require_work_for_all
-from skinvae.pipelines.progress import say
 from skinvae.pipelines.provenance import library_versions
 from skinvae.pipelines.runtime import Resources, ray_session, training_resources
 from skinvae.pipelines.train_images import TrainImages, decode_normals
@@ -78,6 +78,7 @@ def train(
         plan = make_train_plan(
             archives, labels=labels, normal=list(normal), out=out, groups=groups, config=config, command=command
         )
+        begin_run(plan.digest)
         if dry_run or _is_done(plan):
             return _summary_of_plan(plan, done=not dry_run)
         return _run(plan, started=started)
@@ -132,7 +133,7 @@ def _check_precision(precision: TrainPrecision, resources: Resources) -> None:
     if precision == "tf32":
         raise UsageError("train.precision = tf32 is a format of GPUs, and training runs on CPUs: use float32")
     if emulates(torch.device("cpu"), precision):
-        say("note: this machine has no units for bfloat16: training in it will be slow")
+        note("this machine has no units for bfloat16: training in it will be slow")
 
 
 def _is_done(plan: TrainPlan) -> bool:

@@ -17,8 +17,8 @@ from ray.data.dataset import MaterializedDataset
 from skinvae.errors import TrainingError
 from skinvae.images.archives import Member, image_id
 from skinvae.images.decode import DecodeSettings
+from skinvae.logs import say
 from skinvae.pipelines.decoding import Unreadable, decode_slices
-from skinvae.pipelines.progress import say
 from skinvae.pipelines.runtime import Resources
 from skinvae.pipelines.train_plan import TrainPlan
 

@@ -7,13 +7,15 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray.train
 from ray.train import Checkpoint
 from tensorboardX import SummaryWriter
 
 from skinvae.errors import UsageError
+from skinvae.pipelines import metrics
+from skinvae.pipelines.metrics import RunMetrics
 from skinvae.storage.filesystem import Location
 from skinvae.training.history import Row
 
@@ -32,13 +34,21 @@ def scalars_of(rows: Sequence[Row]) -> dict[str, float]:
     return scalars
 
 
+class Sink(Protocol):
+    """Takes the curves of one epoch after the other."""
+
+    name: str
+
+    def write(self, epoch: int, scalars: dict[str, float]) -> None: ...
+
+
 class EpochLog(ray.train.UserCallback):
     """Ray Train's callback behind every epoch, in the process that controls the workers.
 
     A log that cannot be written is no reason to end a run.
     """
 
-    def __init__(self, sinks: Sequence[TensorBoardLog | MlflowLog], progress: Any | None = None) -> None:
+    def __init__(self, sinks: Sequence[Sink], progress: Any | None = None) -> None:
         self._sinks = list(sinks)
         self._progress = progress
 
@@ -51,12 +61,12 @@ class EpochLog(ray.train.UserCallback):
                     sink.write(metrics[0]["epoch"], scalars_of(rows))
             except Exception as error:  # noqa: BLE001 whatever it is, the training matters and its log does not
                 self._sinks.remove(sink)
-                self._say(f"note: no more {sink.name}: {type(error).__name__}: {error}")
+                self._note(f"no more {sink.name}: {type(error).__name__}: {error}")
 
-    def _say(self, line: str) -> None:
+    def _note(self, line: str) -> None:
         """By way of the driver: what this process prints is shown to nobody."""
         if self._progress is not None:
-            self._progress.advance.remote(0, line=line)
+            self._progress.note.remote(line)
 
 
 class TensorBoardLog:
@@ -79,6 +89,25 @@ class TensorBoardLog:
                         writer.add_scalar(name, value, step, walltime=wall_time)
             (file,) = Path(folder).iterdir()
             (self._folder / self._name).write_bytes(file.read_bytes())
+
+
+class MetricsLog:
+    """The last epoch on Ray's Prometheus endpoint."""
+
+    name = "metrics"
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._metrics: RunMetrics | None = None
+
+    def write(self, epoch: int, scalars: dict[str, float]) -> None:
+        """Set what there is of the epoch."""
+        self._metrics = self._metrics or RunMetrics(run_id=self._run_id)
+        self._metrics.set(metrics.TRAIN_EPOCH, epoch)
+        for split in ("train", "validation"):
+            self._metrics.set(metrics.TRAIN_LOSS, scalars[f"loss/{split}"], split=split)
+        if "images_per_second" in scalars:
+            self._metrics.set(metrics.TRAIN_SPEED, scalars["images_per_second"])
 
 
 class MlflowLog:

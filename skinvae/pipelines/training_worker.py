@@ -65,7 +65,7 @@ def train_worker(config: dict[str, Any]) -> str | None:
             # No checkpoint: the same command again begins with this epoch.
             return str(error)
         line = epoch_line(epoch, num_epochs, trained=trained, validated=validated)
-        tell(0, epoch, line=line, best=best_epoch(trainer.history), last=[trained, validated])
+        tell(0, epoch, line=line, event="epoch", best=best_epoch(trainer.history), last=[trained, validated])
         checkpoints.report(epoch, [trained, validated])
     return None
 

@@ -12,10 +12,10 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from skinvae.errors import JobError, UsageError
+from skinvae.logs import note, say
 from skinvae.model.precision import Precision, emulates, fastest_precision, lacks
 from skinvae.pipelines.deadline import arm_deadlines, deadline
 from skinvae.pipelines.image_scorer import ScorerRecipe, fatal_errors_end_the_process
-from skinvae.pipelines.progress import say
 from skinvae.pipelines.runtime import Resources
 
 SLICE_SECONDS = 4.0
@@ -63,8 +63,8 @@ def precision_of_actors(asked: Precision | None, resources: Resources) -> Precis
     if lack is not None:
         raise UsageError(lack)
     if is_slow:
-        say(
-            f"note: scoring goes on in {precision}, for which these machines have no units: it will be slow; "
+        note(
+            f"scoring goes on in {precision}, for which these machines have no units: it will be slow; "
             "score.precision=float32 makes a scoring of its own"
         )
     chosen: Precision = precision
@@ -88,7 +88,11 @@ def measured_slice_size(
         return UNMEASURED_SLICE_SIZE
     size = choose_slice_size(rate, batch_size=batch_size, num_members=num_members, num_actors=resources.num_actors)
     speed = f"{rate:,.0f}" if rate >= _MANY else f"{rate:.2g}"
-    say(f"an actor scores {speed} images/s in {recipe.scoring.precision}: slices of {size:,} images")
+    say(
+        f"an actor scores {speed} images/s in {recipe.scoring.precision}: slices of {size:,} images",
+        event="slice_size",
+        slice_size=size,
+    )
     return size
 
 

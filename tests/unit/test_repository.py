@@ -37,8 +37,14 @@ else:
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = (
-    "README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/operations.md", "docs/score-table.md", "docs/security.md",
-)  # fmt: skip
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "docs/metrics.md",
+    "docs/operations.md",
+    "docs/score-table.md",
+    "docs/security.md",
+)
 CLI = typer.main.get_command(app)
 
 COMES_WITH = {"botocore": "s3fs", "triton": "torch"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skinvae.logs import note, tell
 from skinvae.pipelines.progress import ProgressActor
 
 
@@ -38,3 +39,29 @@ def test_an_actor_that_was_lost_takes_what_comes() -> None:
     progress.advance(4)
     assert done(progress) == 7
     assert progress.begin("c") == 1
+
+
+def test_slices_wait_are_taken_up_and_end() -> None:
+    progress = ProgressActor()
+    progress.decoded("a", 100)
+    progress.decoded("b", 20)
+    assert (progress.sample().num_waiting, progress.sample().num_in_progress) == (2, 0)
+    progress.begin("a")
+    progress.begin("c")  # its decoding is told by another process, and later
+    progress.decoded("c", 3)
+    assert (progress.sample().num_waiting, progress.sample().num_in_progress) == (1, 2)
+    progress.end("a")
+    progress.decoded("a", 100)  # once more, for a node that was lost
+    assert (progress.sample().num_waiting, progress.sample().num_in_progress) == (1, 1)
+    assert progress.sample().num_bytes == 223
+    assert progress.num_reattempted() == 0
+
+
+def test_a_slice_that_is_begun_again_is_told_to_machines() -> None:
+    progress = ProgressActor()
+    progress.note("no more TensorBoard logs")
+    progress.begin("a")
+    progress.begin("a")
+    _, _, (noted, line) = progress.state(0)
+    assert (noted.message, noted.how) == ("no more TensorBoard logs", note)
+    assert (line.event, line.fields, line.how) == ("slice_begun_again", {"slice_id": "a", "num_begun": 2}, tell)

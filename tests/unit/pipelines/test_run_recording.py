@@ -44,6 +44,7 @@ def recorder(table: ScoreTable, committer: Committer, *opened: OpenedArchive) ->
         max_seconds=1.0,
         table=table.location,
         provenance={},
+        verb="score",
     )
     return RunRecorder(job, opened, committer, slice_size=10, images_column=None)
 

@@ -71,7 +71,7 @@ def test_mlflow_has_one_run_however_often_it_is_resumed(tmp_path: Path, monkeypa
 
 def test_a_log_that_fails_is_told_once_and_ends_nothing(tmp_path: Path) -> None:
     lines: list[str] = []
-    progress = SimpleNamespace(advance=SimpleNamespace(remote=lambda _, line: lines.append(line)))
+    progress = SimpleNamespace(note=SimpleNamespace(remote=lines.append))
 
     class Broken(TensorBoardLog):
         def write(self, epoch: int, scalars: dict[str, float]) -> None:
@@ -79,7 +79,7 @@ def test_a_log_that_fails_is_told_once_and_ends_nothing(tmp_path: Path) -> None:
 
     sinks = [Broken(Location.parse(str(tmp_path / "a"))), TensorBoardLog(Location.parse(str(tmp_path / "b")))]
     report(EpochLog(sinks, progress), 1, 2)
-    assert lines == ["note: no more TensorBoard logs: ConnectionError: no such luck"]
+    assert lines == ["no more TensorBoard logs: ConnectionError: no such luck"]
     assert list((tmp_path / "b").iterdir())
 
 
