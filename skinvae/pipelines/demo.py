@@ -1,4 +1,4 @@
-"""demo: a synthetic archive, then train, score, evaluate and report on it: the main job on one machine, with no cloud."""
+"""demo: a synthetic archive, then train, score, evaluate and report on it: all on one machine, with no cloud."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def score_distributions(survey: Survey) -> tuple[Chart, ...]:
         if not histogram.num_values:
             continue
         shown = histogram.bars(_NUM_BARS)
-        draw = functools.partial(bars, shown.edges, counts={name: shown.counts}, xlabel=f"{name} (nats)")
+        draw = functools.partial(bars, shown.edges, counts={name: shown.counts}, xlabel=f"{name} (nats)", width=3.6)
         beyond = f"; {shown.num_beyond:,} images lie beyond the axis" if shown.num_beyond else ""
         median, high = histogram.quantile(0.5), histogram.quantile(0.95)
         caption = f"median {median:,.0f}, 95th percentile {high:,.0f} nats{beyond}"

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
@@ -28,7 +28,6 @@ _DASHES = ("-", "--", ":")
 """Change once the colours are used up."""
 _NORMAL_COLOUR = "#9A9A9A"
 _NUM_BINS = 40
-_THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.10g}")
 _FENCE = 5.0
 """Interquartile ranges between the quartiles and the ends of the axis: outliers must not squeeze the bars."""
 
@@ -101,12 +100,13 @@ def bars(
     ylabel: str = "images",
     expected: float | None = None,
     expected_label: str = "expected",
+    width: float = 4.6,
 ) -> Figure:
     """Return a histogram whose counts are known: the first of `counts` filled, others as lines over it.
 
-    `expected`: a level to be drawn for comparison.
+    `expected`: a level to be drawn for comparison. `width` in inches.
     """
-    figure, (axes,) = _grid(1, num_columns=1, panel_size=(4.6, 2.3))
+    figure, (axes,) = _grid(1, num_columns=1, panel_size=(width, 2.3))
     for index, (label, heights) in enumerate(counts.items()):
         if index == 0:
             axes.stairs(heights, edges, fill=True, color=_NORMAL_COLOUR, alpha=0.6, label=label)
@@ -116,7 +116,7 @@ def bars(
         axes.axhline(expected, color=mpl.rcParams["text.color"], linestyle=":", linewidth=1, label=expected_label)
     axes.set(xlim=(edges[0], edges[-1]), xlabel=xlabel, ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(_THOUSANDS)
+    axes.xaxis.set_major_formatter(_with_commas)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     if len(counts) > 1 or expected is not None:
         axes.legend(fontsize="small")
@@ -205,7 +205,7 @@ def _draw_class(axes: Axes, evaluated: pd.DataFrame, *, normal: Collection[str],
     axes.set_title(f"{name}, {len(abnormal):,} images" + (f" ({num_beyond} beyond)" if num_beyond else ""))
     axes.set(xlim=(low, high), yticks=[])
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(_THOUSANDS)
+    axes.xaxis.set_major_formatter(_with_commas)
     return len(normals)
 
 
@@ -214,6 +214,10 @@ def _grid(num_panels: int, *, num_columns: int, panel_size: tuple[float, float])
     num_rows = math.ceil(num_panels / num_columns)
     figure = Figure(figsize=(panel_size[0] * num_columns, panel_size[1] * num_rows + 0.4), layout="constrained")
     return figure, [figure.add_subplot(num_rows, num_columns, index + 1) for index in range(num_panels)]
+
+
+def _with_commas(value: float, _position: float) -> str:
+    return f"{value:,.10g}"
 
 
 def _line_style(index: int) -> dict[str, Any]:

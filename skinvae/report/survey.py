@@ -20,6 +20,9 @@ HEADLINE = "vae_reconst"
 SURVEY_COLUMNS = ("source", "source_id", "member_index", "status", "p_value", "model_id", "scored_at", *SCORES)
 
 _MAX_CELLS = 4096
+_MAX_ORDINAL = 2.0**40
+"""Of a cell: well below 2**53, above which a float64 no longer tells one from the next."""
+
 NUM_P_BINS = 20
 _FENCE = 5.0
 """Interquartile ranges between the quartiles and the ends of a histogram's axis."""
@@ -43,12 +46,14 @@ class Histogram:
         if not self.width:
             spread = float(np.ptp(values)) or abs(float(values[0])) or 1.0
             self.width = 2.0 ** np.floor(np.log2(spread / _MAX_CELLS))
+        while np.abs(values).max() > self.width * _MAX_ORDINAL:
+            self._widen()
         cells, counts = np.unique(np.floor(values / self.width), return_counts=True)
         for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
             self._cells[cell] = self._cells.get(cell, 0) + count
         self.num_values += len(values)
         while len(self._cells) > _MAX_CELLS:
-            self._halve()
+            self._widen()
 
     def quantile(self, share: float) -> float:
         """The middle of the cell in which so large a share of the values is reached."""
@@ -76,7 +81,7 @@ class Histogram:
                 num_beyond += count
         return Bars((low + step * np.arange(len(counts) + 1)) * self.width, counts, num_beyond)
 
-    def _halve(self) -> None:
+    def _widen(self) -> None:
         self.width *= 2
         wider: dict[float, int] = {}
         for cell, count in self._cells.items():

@@ -41,7 +41,14 @@ else:
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/score-table.md", "docs/security.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "docs/report.md",
+    "docs/score-table.md",
+    "docs/security.md",
+)
 CLI = typer.main.get_command(app)
 
 COMES_WITH = {"botocore": "s3fs", "triton": "torch"}
@@ -167,7 +174,8 @@ def test_the_readme_shows_every_verb_that_users_start() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documents_name_only_verbs_options_and_targets_that_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
-    options = {option for command in CLI.commands.values() for param in command.params for option in param.opts}
+    parameters = [param for command in CLI.commands.values() for param in command.params]
+    options = {option for param in parameters for option in (*param.opts, *param.secondary_opts)}
     elsewhere = {"--address", "--runtime-env-json", "--working-dir"}  # of `ray job submit`
     assert set(re.findall(r"`skinvae (\w+)", text)) <= set(CLI.commands)
     assert set(re.findall(r"`(--[a-z-]+)", text)) <= options | elsewhere | {"--help"}
