@@ -118,8 +118,6 @@ def _find(
 ) -> Findings:
     chosen = choose_scoring(scores, scoring_id)
     bundle = read_bundle(model)
-    survey = _survey(scores, chosen, bundle=bundle, model=model)
-    moved = parse_moves(moves, sources=[source for source, _ in survey.by_archive])
     evaluation = None
     if labels is not None:
         evaluation = make_evaluation(
@@ -131,6 +129,10 @@ def _find(
             scoring_id=chosen,
             config=config,
         )
+    # A job may be at work: the survey's snapshot must hold all that was evaluated.
+    scores.reload()
+    survey = _survey(scores, chosen, bundle=bundle, model=model)
+    moved = parse_moves(moves, sources=[source for source, _ in survey.by_archive])
     choices = choose_images(survey, evaluation.join if evaluation else None)
     rows = chosen_rows(scores, chosen, choices, survey)
     pictures = None

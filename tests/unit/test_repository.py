@@ -168,7 +168,7 @@ def test_commands_of_the_readme_parse(words: list[str]) -> None:
 
 
 def test_the_readme_shows_every_verb_that_users_start() -> None:
-    assert {words[0] for words in README_COMMANDS} >= {"train", "score", "evaluate"}
+    assert {words[0] for words in README_COMMANDS} >= {"train", "score", "evaluate", "report"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
