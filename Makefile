@@ -17,7 +17,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(READY) ## synthetic archive -> train -> score -> evaluate, under five minutes
+demo: $(READY) ## synthetic archive -> train -> score -> evaluate -> report, under five minutes
 	$(BIN)/skinvae demo --out $(DEMO_OUT)
 
 test: check ## checks, then all tests but the slow ones

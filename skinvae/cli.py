@@ -26,6 +26,7 @@ from skinvae.options import (
     DryRun,
     Groups,
     Labels,
+    OptionalLabels,
     Out,
     Place,
     PrintConfig,
@@ -36,6 +37,7 @@ from skinvae.printing import (
     prepare_lines,
     print_evaluation,
     print_json,
+    print_report,
     print_status,
     print_training_status,
     print_usage,
@@ -247,6 +249,57 @@ def evaluate(
 
 
 @app.command(
+    epilog="Example: skinvae report --table out/scores --model out/model "
+    "--labels ISIC2018_Task3_Training_GroundTruth.csv --groups HAM10000_metadata.csv --out report.html" + _EXIT_CODES
+)
+@_reports_errors
+def report(
+    table: Annotated[str, typer.Option(help="Score table that `score` wrote.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Model bundle that made the scores.", show_default=False)],
+    out: Annotated[str, typer.Option(help="The HTML file: a path or s3:// URI.", show_default=False)],
+    labels: OptionalLabels = None,
+    groups: Groups = None,
+    archives: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--archive",
+            help="Where an archive lies by now, OLD=NEW: its URI or the beginning of several; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Show images, or no picture of a patient at all.")
+    ] = True,
+    pseudonymise: Annotated[
+        bool, typer.Option("--pseudonymise", help="Numbers for the names of images, members, archives and files.")
+    ] = False,
+    scoring_id: ScoringId = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+    _print_config: PrintConfig = False,
+) -> None:
+    """Write one HTML file to show: what was scored, how well it tells diseases, and the images that stand out."""
+    settings = _settings(config, assignments)
+    from skinvae.pipelines.report import report as run
+
+    summary = run(
+        table,
+        model=model,
+        out=out,
+        labels=labels,
+        groups=groups,
+        moves=archives or (),
+        with_pictures=images,
+        with_names=not pseudonymise,
+        scoring_id=scoring_id,
+        config=settings,
+        command=shlex.join(["skinvae", *sys.argv[1:]]),
+    )
+    print_report(summary, as_json=as_json)
+
+
+@app.command(
     epilog="Example: skinvae status s3://bucket/scores. Ask it while a job runs, after it ended or was killed, from "
     "anywhere that can read the table." + _EXIT_CODES
 )
@@ -301,7 +354,7 @@ def demo(
     as_json: AsJson = False,
     _print_config: PrintConfig = False,
 ) -> None:
-    """Make a small synthetic archive, then train, score and evaluate on it: one machine, no cloud."""
+    """Make a small synthetic archive, then train, score, evaluate and report on it: one machine, no cloud."""
     from skinvae.pipelines.demo import demo as run
     from skinvae.pipelines.demo import demo_config
 
@@ -328,7 +381,7 @@ def _root(
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @_reports_errors
 def print_config(
-    verb: Literal["train", "score", "prepare", "evaluate", "verify", "demo"],
+    verb: Literal["train", "score", "prepare", "evaluate", "report", "verify", "demo"],
     config: ConfigFile = None,
     assignments: Assignments = None,
 ) -> None:

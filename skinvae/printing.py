@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from skinvae.audit.status import TableStatus
     from skinvae.audit.training import Training
     from skinvae.audit.verification import Verification
+    from skinvae.pipelines.report import ReportSummary
     from skinvae.pipelines.slice_job import JobSummary
     from skinvae.pipelines.train import TrainSummary
     from skinvae.pipelines.usage import Usage, Workers
@@ -172,6 +174,20 @@ def print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None
     print(f"written to {out}: evaluation.json, auroc.csv, roc_curves.png, score_histograms.png")
 
 
+def print_report(summary: ReportSummary, *, as_json: bool) -> None:
+    """What the report holds, and which pictures it lacks."""
+    if as_json:
+        print_json(dataclasses.asdict(summary))
+        return
+    evaluated = "" if summary.num_evaluated is None else f", {summary.num_evaluated:,} evaluated"
+    print(
+        f"{summary.num_images:,} images{evaluated}, {summary.num_rejected:,} rejected, {summary.num_pictures:,} shown"
+    )
+    if summary.num_not_shown:
+        print(f"{summary.num_not_shown:,} pictures are left out: {'; '.join(summary.not_shown)}")
+    print(f"report: {summary.out} ({summary.num_bytes / 1e6:.1f} MB, {summary.seconds:.0f} s)")
+
+
 def print_status(status: TableStatus, *, as_json: bool) -> None:
     """How far a table is."""
     from skinvae.report.status import status_document, status_page
@@ -211,5 +227,6 @@ def demo_lines(out: str) -> list[str]:
         "scores/": "the score table: Delta and plain Parquet, one row per image",
         "evaluation/roc_curves.png": "one curve per disease and score",
         "evaluation/score_histograms.png": "nevi against each disease",
+        "report.html": "all of it on one page to show: open it in a browser",
     }
     return ["", f"{out}/", *(f"    {name:34}{meaning}" for name, meaning in tree.items())]

@@ -1,4 +1,4 @@
-"""demo: a synthetic archive, then train, score and evaluate on it: the main job on one machine, with no cloud."""
+"""demo: a synthetic archive, then train, score, evaluate and report on it: all on one machine, with no cloud."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from skinvae.errors import UsageError
 from skinvae.images.synthetic import DEMO_COUNTS, make_archive
 from skinvae.logs import say
 from skinvae.pipelines.evaluate import evaluate
+from skinvae.pipelines.report import ReportSummary, report
 from skinvae.pipelines.runtime import ray_session
 from skinvae.pipelines.score import score
 from skinvae.pipelines.slice_job import JobSummary
@@ -28,6 +29,7 @@ class DemoResult:
     trained: TrainSummary
     scored: JobSummary
     evaluation: Evaluation
+    report: ReportSummary
 
 
 def demo_config(assignments: list[str]) -> Config:
@@ -37,7 +39,7 @@ def demo_config(assignments: list[str]) -> Config:
 
 
 def demo(out: str, *, seed: int, config: Config) -> DemoResult:
-    """Make the archive below `out` and run the three verbs on it; what a run before has done is not done again."""
+    """Make the archive below `out` and run the verbs on it; what a run before has done is not done again."""
     folder = Location.parse(out)
     if not folder.is_local:
         raise UsageError(f"--out {out}: the demo writes to a local folder")
@@ -67,7 +69,21 @@ def demo(out: str, *, seed: int, config: Config) -> DemoResult:
         scoring_id=None,
         config=config,
     )
-    return DemoResult(trained, scored, evaluation)
+    say("\n== report: a page to show")
+    reported = report(
+        str(folder / "scores"),
+        model=str(folder / "model"),
+        out=str(folder / "report.html"),
+        labels=labels,
+        groups=groups,
+        moves=(),
+        with_pictures=True,
+        with_names=True,
+        scoring_id=None,
+        config=config,
+        command=f"skinvae demo --out {out} --seed {seed}",
+    )
+    return DemoResult(trained, scored, evaluation, reported)
 
 
 def _make_archive(folder: Location, *, seed: int) -> None:

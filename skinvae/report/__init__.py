@@ -1,1 +1,1 @@
-"""Results -> terminal tables and figures."""
+"""Results -> terminal tables, figures and the page to show."""

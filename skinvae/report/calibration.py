@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -15,17 +16,17 @@ _NORMALS, _FITTED = "#9A9A9A", "#0072B2"
 def tail_sentence(tail: NormalTail | None) -> str:
     """What the p-values of a model's scores come from, and how well that fits."""
     if tail is None:
-        return "p-values are ranks among the held-out normals."
+        return "P-values are ranks among the held-out normals."
     ranks = f"ranks among {tail.num_normals:,} held-out normals: none is below {tail.floor:.2g}"
     if not tail.is_fitted:
-        return f"p-values are {ranks}. To so few normals, or scores so alike, no Gamma distribution was fitted."
+        return f"P-values are {ranks}. To so few normals, or scores so alike, no Gamma distribution was fitted."
     test = f"an Anderson-Darling test of its fit has p = {tail.fit_p_value:.3g}"
     if tail.kind == "gamma":
         return (
-            f"p-values come from a Gamma distribution of shape {tail.shape:.4g} and scale {tail.scale_nats:.4g} nats, "
+            f"P-values come from a Gamma distribution of shape {tail.shape:.4g} and scale {tail.scale_nats:.4g} nats, "
             f"fitted to vae_reconst {-tail.offset_nats:+,.0f} of {tail.num_normals:,} held-out normals; {test}."
         )
-    return f"p-values are {ranks}. A Gamma distribution was not used: {test}."
+    return f"P-values are {ranks}. A Gamma distribution was not used: {test}."
 
 
 def normal_scores(normals: NDArray[np.float64], *, tail: NormalTail) -> Figure:
@@ -41,12 +42,14 @@ def normal_scores(normals: NDArray[np.float64], *, tail: NormalTail) -> Figure:
         label = f"Gamma, shape {tail.shape:.3g}, scale {tail.scale_nats:.3g} nats"
         density.plot(grid, tail.density(grid), color=_FITTED, label=label)
         exceedance.plot(grid, tail.survival(grid), color=_FITTED, label=label)
-    exceedance.axhline(tail.floor, color="black", linestyle=":", linewidth=1, label=f"least rank: {tail.floor:.2g}")
+    exceedance.axhline(
+        tail.floor, color=mpl.rcParams["text.color"], linestyle=":", linewidth=1, label=f"least rank: {tail.floor:.2g}"
+    )
     exceedance.set(yscale="log", ylabel="share of normals at least as high", ylim=(tail.floor / 30, 1.3))
     density.set(ylabel="density")
     for axes in (density, exceedance):
         axes.set(xlabel="vae_reconst (nats)")
         axes.ticklabel_format(axis="x", useOffset=False)
         axes.legend(fontsize="small")
-    figure.suptitle(f"p-values come from {'the Gamma distribution' if tail.kind == 'gamma' else 'ranks'}")
+    figure.suptitle(f"P-values come from {'the Gamma distribution' if tail.kind == 'gamma' else 'ranks'}")
     return figure

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -25,17 +26,23 @@ _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe & Ito's colours, told apart with any colour vision; yellow left out, too pale for a line on white."""
 _DASHES = ("-", "--", ":")
 """Change once the colours are used up."""
-_POOLED_COLOUR = "black"
 _NORMAL_COLOUR = "#9A9A9A"
 _NUM_BINS = 40
 _FENCE = 5.0
 """Interquartile ranges between the quartiles and the ends of the axis: outliers must not squeeze the bars."""
 
 
-def roc_curves(evaluated: pd.DataFrame, *, normal: Collection[str], scores: Sequence[str] = ("vae_reconst",)) -> Figure:
+def roc_curves(
+    evaluated: pd.DataFrame,
+    *,
+    normal: Collection[str],
+    scores: Sequence[str] = ("vae_reconst",),
+    intervals: Mapping[tuple[str, str], tuple[float, float]] | None = None,
+) -> Figure:
     """Return one panel per score: a ROC curve for each abnormal class and for all pooled, AUROC in the legend.
 
-    `evaluated` is `LabelJoin.evaluated`. Raises LabelsError where either side has no image.
+    `evaluated` is `LabelJoin.evaluated`; `intervals` of the AUROC, by score and target, go to the legend.
+    Raises LabelsError where either side has no image.
     """
     classes = abnormal_classes(evaluated, normal=normal)
     figure, panels = _grid(len(scores), num_columns=min(3, len(scores)), panel_size=(4.6, 4.6))
@@ -48,13 +55,15 @@ def roc_curves(evaluated: pd.DataFrame, *, normal: Collection[str], scores: Sequ
             area = auroc(values[is_normal], abnormal=values[chosen])
             truth = np.r_[np.zeros(is_normal.sum()), np.ones(chosen.sum())]
             false_positive, true_positive, _ = roc_curve(truth, np.r_[values[is_normal], values[chosen]])
-            style = _line_style(index) if target != POOLED else {"color": _POOLED_COLOUR, "linewidth": 2.2}
-            axes.plot(false_positive, true_positive, label=f"{target} {area:.3f}", **style)
+            style = _line_style(index) if target != POOLED else {"color": mpl.rcParams["text.color"], "linewidth": 2.2}
+            low_high = " ({:.2f} to {:.2f})".format(*intervals[score, target]) if intervals else ""
+            axes.plot(false_positive, true_positive, label=f"{target} {area:.3f}{low_high}", **style)
         axes.set(
             xlim=(0, 1), ylim=(0, 1.005), aspect="equal", title=f"{score}: each class against {' + '.join(normal)}"
         )
         axes.set(xlabel="normal images flagged (share)", ylabel="abnormal images flagged (share)")
-        axes.legend(loc="lower right", title="AUROC", fontsize="small")
+        title = "AUROC (95 % interval)" if intervals else "AUROC"
+        axes.legend(loc="lower right", title=title, fontsize="small", title_fontsize="small")
     return figure
 
 
@@ -65,28 +74,52 @@ def score_histograms(evaluated: pd.DataFrame, *, normal: Collection[str], score:
     """
     classes = abnormal_classes(evaluated, normal=normal)
     figure, panels = _grid(len(classes), num_columns=min(3, len(classes)), panel_size=(3.6, 2.5))
-    values = evaluated[score].to_numpy(dtype=np.float64)
-    low, high = _robust_limits(values)
-    edges = np.linspace(low, high, _NUM_BINS + 1)
-    normals = values[evaluated["label"].isin(normal).to_numpy()]
-    for index, (axes, name) in enumerate(zip(panels, classes, strict=True)):
-        abnormal = values[(evaluated["label"] == name).to_numpy()]
-        axes.hist(normals, bins=list(edges), weights=_density(normals, edges=edges), color=_NORMAL_COLOUR, alpha=0.6)
-        axes.hist(
-            abnormal,
-            bins=list(edges),
-            weights=_density(abnormal, edges=edges),
-            histtype="step",
-            linewidth=1.6,
-            color=_line_style(index)["color"],
-        )
-        num_beyond = int(((abnormal < low) | (abnormal > high)).sum())
-        axes.set_title(f"{name}, {len(abnormal):,} images" + (f" ({num_beyond} beyond)" if num_beyond else ""))
-        axes.set(xlim=(low, high), yticks=[])
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-    figure.suptitle(f"{score}: each class (line) over {len(normals):,} normals (grey)")
+    for axes, name in zip(panels, classes, strict=True):
+        num_normal = _draw_class(axes, evaluated, normal=normal, name=name, score=score)
+    figure.suptitle(f"{score}: each class (line) over {num_normal:,} normals (grey)")
     figure.supxlabel(f"{score} (nats), higher = more anomalous")
     figure.supylabel("density")
+    return figure
+
+
+def class_histogram(
+    evaluated: pd.DataFrame, *, normal: Collection[str], name: str, score: str = "vae_reconst"
+) -> Figure:
+    """Return one panel of `score_histograms` as a figure of its own, on the axis that all classes share."""
+    figure, (axes,) = _grid(1, num_columns=1, panel_size=(3.6, 2.3))
+    _draw_class(axes, evaluated, normal=normal, name=name, score=score)
+    axes.set(xlabel=f"{score} (nats)", ylabel="density")
+    return figure
+
+
+def bars(
+    edges: NDArray[np.float64],
+    *,
+    counts: Mapping[str, NDArray[np.int64] | NDArray[np.float64]],
+    xlabel: str,
+    ylabel: str = "images",
+    expected: float | None = None,
+    expected_label: str = "expected",
+    width: float = 4.6,
+) -> Figure:
+    """Return a histogram whose counts are known: the first of `counts` filled, others as lines over it.
+
+    `expected`: a level to be drawn for comparison. `width` in inches.
+    """
+    figure, (axes,) = _grid(1, num_columns=1, panel_size=(width, 2.3))
+    for index, (label, heights) in enumerate(counts.items()):
+        if index == 0:
+            axes.stairs(heights, edges, fill=True, color=_NORMAL_COLOUR, alpha=0.6, label=label)
+        else:
+            axes.stairs(heights, edges, color=_line_style(index)["color"], linewidth=1.6, label=label)
+    if expected is not None:
+        axes.axhline(expected, color=mpl.rcParams["text.color"], linestyle=":", linewidth=1, label=expected_label)
+    axes.set(xlim=(edges[0], edges[-1]), xlabel=xlabel, ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(_with_commas)
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    if len(counts) > 1 or expected is not None:
+        axes.legend(fontsize="small")
     return figure
 
 
@@ -152,11 +185,39 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def _draw_class(axes: Axes, evaluated: pd.DataFrame, *, normal: Collection[str], name: str, score: str) -> int:
+    """Draw the class over the normals, whose number is returned."""
+    values = evaluated[score].to_numpy(dtype=np.float64)
+    low, high = _robust_limits(values)
+    edges = np.linspace(low, high, _NUM_BINS + 1)
+    normals = values[evaluated["label"].isin(normal).to_numpy()]
+    abnormal = values[(evaluated["label"] == name).to_numpy()]
+    axes.hist(normals, bins=list(edges), weights=_density(normals, edges=edges), color=_NORMAL_COLOUR, alpha=0.6)
+    axes.hist(
+        abnormal,
+        bins=list(edges),
+        weights=_density(abnormal, edges=edges),
+        histtype="step",
+        linewidth=1.6,
+        color=_line_style(abnormal_classes(evaluated, normal=normal).index(name))["color"],
+    )
+    num_beyond = int(((abnormal < low) | (abnormal > high)).sum())
+    axes.set_title(f"{name}, {len(abnormal):,} images" + (f" ({num_beyond} beyond)" if num_beyond else ""))
+    axes.set(xlim=(low, high), yticks=[])
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(_with_commas)
+    return len(normals)
+
+
 def _grid(num_panels: int, *, num_columns: int, panel_size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
     """Return a figure of equal panels, row by row, with no empty axes at its end."""
     num_rows = math.ceil(num_panels / num_columns)
     figure = Figure(figsize=(panel_size[0] * num_columns, panel_size[1] * num_rows + 0.4), layout="constrained")
     return figure, [figure.add_subplot(num_rows, num_columns, index + 1) for index in range(num_panels)]
+
+
+def _with_commas(value: float, _position: float) -> str:
+    return f"{value:,.10g}"
 
 
 def _line_style(index: int) -> dict[str, Any]:

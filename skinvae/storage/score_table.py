@@ -10,7 +10,8 @@ from pyarrow import dataset
 from skinvae.records import SCORE_SCHEMA, Status
 from skinvae.storage.slice_table import SliceTable
 
-_BATCH_ROWS = 65_536
+_BATCH_ROWS, _NUM_BATCHES_AHEAD = 65_536, 4
+"""Of a table that is read in batches: few tens of megabytes in memory, however many rows it has."""
 
 
 class ScoreTable(SliceTable):
@@ -26,17 +27,24 @@ class ScoreTable(SliceTable):
         condition = None if scoring_id is None else dataset.field("scoring_id") == scoring_id
         return self._table.to_pyarrow_dataset().to_table(columns=list(columns), filter=condition)
 
+    def batches(
+        self, columns: Sequence[str], *, scoring_id: str, only: dataset.Expression | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of one scoring, or `only` some of them, in bounded memory and no set order."""
+        condition = dataset.field("scoring_id") == scoring_id
+        if only is not None:
+            condition &= only
+        # File by file: a scanner of all of them reads a gigabyte ahead of a reader that is slower than itself.
+        for fragment in self._table.to_pyarrow_dataset().get_fragments(filter=condition):
+            yield from fragment.to_batches(
+                schema=self.schema,
+                columns=list(columns),
+                filter=condition,
+                batch_size=_BATCH_ROWS,
+                batch_readahead=_NUM_BATCHES_AHEAD,
+            )
+
     def scored_batches(self, scoring_id: str, *, source_ids: Collection[str]) -> Iterator[pa.RecordBatch]:
         """source_id, member_index and vae_reconst of the images of these archives that have scores, streamed."""
-        condition = (
-            (dataset.field("scoring_id") == scoring_id)
-            & (dataset.field("status") == Status.OK.value)
-            & dataset.field("source_id").isin(list(source_ids))
-        )
-        yield from self._table.to_pyarrow_dataset().to_batches(
-            columns=["source_id", "member_index", "vae_reconst"],
-            filter=condition,
-            batch_size=_BATCH_ROWS,
-            batch_readahead=1,
-            fragment_readahead=1,
-        )
+        only = (dataset.field("status") == Status.OK.value) & dataset.field("source_id").isin(list(source_ids))
+        return self.batches(["source_id", "member_index", "vae_reconst"], scoring_id=scoring_id, only=only)

@@ -42,6 +42,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "docs/metrics.md",
     "docs/operations.md",
+    "docs/report.md",
     "docs/score-table.md",
     "docs/security.md",
 )
@@ -167,13 +168,14 @@ def test_commands_of_the_documents_parse(words: list[str]) -> None:
 
 
 def test_the_readme_shows_every_verb_that_users_start() -> None:
-    assert {words[0] for words in README_COMMANDS} >= {"train", "score", "evaluate"}
+    assert {words[0] for words in README_COMMANDS} >= {"train", "score", "evaluate", "report"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documents_name_only_verbs_options_and_targets_that_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
-    options = {option for command in CLI.commands.values() for param in command.params for option in param.opts}
+    parameters = [param for command in CLI.commands.values() for param in command.params]
+    options = {option for param in parameters for option in (*param.opts, *param.secondary_opts)}
     elsewhere = {"--address", "--runtime-env-json", "--working-dir"}  # of `ray job submit`
     assert set(re.findall(r"`skinvae (\w+)", text)) <= set(CLI.commands)
     assert set(re.findall(r"`(--[a-z-]+)", text)) <= options | elsewhere | {"--help"}

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from pyarrow import dataset
 
 from skinvae.errors import TableError
 from skinvae.records import SCORE_SCHEMA
@@ -42,6 +43,19 @@ def test_committed_slices_are_rows_for_every_new_handle(location: Location) -> N
     assert again.covered() == {("aaaa", "cccc"): Ranges([(0, 25)])}
     assert members(again) == [("aaaa", i) for i in range(25)]
     assert again.scoring_ids() == ["cccc"]
+
+
+def test_batches_hold_the_rows_of_one_scoring_and_only_those_asked_for(location: Location) -> None:
+    table = ScoreTable.open_or_create(location)
+    commit(table, slice_id(0, 10), slice_id(10, 25), slice_id(0, 5, scoring="dddd"))
+
+    def indices(**only: object) -> list[int]:
+        batches = table.batches(["member_index", "status"], scoring_id="cccc", **only)
+        return sorted(index for batch in batches for index in batch["member_index"].to_pylist())
+
+    assert indices() == list(range(25))
+    assert indices(only=dataset.field("member_index").isin([3, 11, 99])) == [3, 11]
+    assert indices(only=dataset.field("status") != "ok") == [6, 13, 20]
 
 
 def test_a_written_slice_is_invisible_until_it_is_committed(location: Location) -> None:
