@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from skinvae.audit.plan import Plan
     from skinvae.audit.status import TableStatus
     from skinvae.audit.training import Training
     from skinvae.audit.verification import Verification
@@ -141,6 +142,16 @@ def print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None
         highlight=False,
     )
     print(f"written to {out}: evaluation.json, auroc.csv, roc_curves.png, score_histograms.png")
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """What `score` would do."""
+    from skinvae.report.plan import plan_document, plan_page
+
+    if as_json:
+        print_json(plan_document(plan))
+    else:
+        Console(highlight=False).print(plan_page(plan))
 
 
 def print_status(status: TableStatus, *, as_json: bool) -> None:

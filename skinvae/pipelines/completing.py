@@ -122,7 +122,7 @@ def complete(
         if not summary.in_table and not summary.damaged:
             archives = ", ".join(one.source.uri for one in opened[:_MAX_NAMED])
             raise InputError(f"none of the {summary.num_members:,} members of {archives} is an image")
-        recorder.message = "; ".join(summary.damaged)
+        recorder.message, recorder.usage = "; ".join(summary.damaged), summary.usage
     return summary
 
 

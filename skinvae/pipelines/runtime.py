@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import torch
 from ray.data import DataContext
 
 from skinvae.config import Device, RaySettings
@@ -29,6 +30,9 @@ class Node:
 
     num_cpus: float
     num_gpus: float = 0.0
+    memory_bytes: float = 0.0
+    """For the heaps of workers; 0 where that is not known."""
+    object_store_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,14 @@ class Resources:
 @contextmanager
 def ray_session(settings: RaySettings) -> Iterator[None]:
     """Join the cluster that the settings or RAY_ADDRESS name, or run a local Ray for as long as the block runs."""
-    address = settings.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(settings)
     # A job's own progress and summary are what its user reads; Ray's go to its log files.
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if ray.is_initialized():
         started = False
-    elif address and address != "local":
+    elif address:
         started = True
         try:
             ray.init(address=address, **quiet)
@@ -78,8 +82,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # Its C++ side logs to the driver's terminal what Ray itself then handles.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        ray.init(address="local", num_cpus=logical_cpus(cores), include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=logical_cpus(num_cores()), include_dashboard=False, **quiet)
     if started and threading.current_thread() is threading.main_thread():
         # Ray's own handler, installed by init, exits at once; a job commits what is done first.
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -95,6 +98,22 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     finally:
         if started:
             ray.shutdown()
+
+
+def cluster_address(settings: RaySettings) -> str | None:
+    """Of the cluster to join; None where a local Ray is to be started."""
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address or None
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def this_machine() -> Node:
+    """As a local Ray would see it."""
+    return Node(logical_cpus(num_cores()), torch.cuda.device_count())
 
 
 def logical_cpus(cores: int) -> int:
@@ -130,7 +149,15 @@ def training_resources(settings: RaySettings, *, num_workers: int = 0, min_worke
 def alive_nodes() -> list[Node]:
     """The machines of the running cluster."""
     alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]  # Ray's omission
-    return [Node(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in alive]
+    return [
+        Node(
+            num_cpus=one.get("CPU", 0.0),
+            num_gpus=one.get("GPU", 0.0),
+            memory_bytes=one.get("memory", 0.0),
+            object_store_bytes=one.get("object_store_memory", 0.0),
+        )
+        for one in alive
+    ]
 
 
 def divide_resources(

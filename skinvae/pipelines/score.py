@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import torch
 from ray.data import ActorPoolStrategy
 from ray.util.annotations import RayDeprecationWarning
 
 from skinvae.config import Config
 from skinvae.errors import RejectLimitExceeded
-from skinvae.model.precision import Precision, fastest_precision
 from skinvae.pipelines.completing import Dataset, complete
 from skinvae.pipelines.failures import at_work
-from skinvae.pipelines.image_scorer import MakeScorer, Placement, ScorerRecipe, make_vae_scorer
+from skinvae.pipelines.image_scorer import MakeScorer, make_vae_scorer
 from skinvae.pipelines.lost_nodes import named_actor
 from skinvae.pipelines.retrying import retry
 from skinvae.pipelines.runtime import Resources, available_resources
-from skinvae.pipelines.scoring_job import make_job, precision_in, preparation_for
+from skinvae.pipelines.scoring_command import open_scoring, recipe_for
 from skinvae.pipelines.scoring_stages import CALLS_AT_ONCE, ScoreStage, ScoringJob
 from skinvae.pipelines.slice_job import JobSummary, summarise
-from skinvae.pipelines.slicing import OpenedArchive, open_archives
+from skinvae.pipelines.slicing import OpenedArchive
 from skinvae.pipelines.tuning import UNMEASURED_SLICE_SIZE, measured_slice_size, precision_of_actors
 from skinvae.records import Status
-from skinvae.storage.bundle import CONFIG, SPLIT, read_bundle
-from skinvae.storage.filesystem import Location
+from skinvae.storage.bundle import CONFIG, SPLIT
 from skinvae.storage.score_table import ScoreTable
 
 
@@ -49,38 +45,19 @@ def score(
     `make_scorer` builds the scorer in each actor, by default the bundle's VAE; it must be picklable.
     Raises as `completing.complete` does; see also `check_damage` and `check_reject_limit`.
     """
-    begun = time.monotonic()
-    own = config.storage.with_credentials
-    model_at, table_at = Location.parse(model, own), Location.parse(table, own)
-    # The whole bundle is read and verified, so that no worker starts on an altered one.
-    bundle = read_bundle(model_at)
-    preparation = preparation_for(bundle, config.images)
-    opened = open_archives(archives, config=config, preparation=preparation)
-    score_table = ScoreTable.open_if_exists(table_at) if dry_run else ScoreTable.open_or_create(table_at)
-
-    def job_in(precision: Precision) -> ScoringJob:
-        return make_job(
-            bundle,
-            config.score.scoring(precision),
-            model=model_at,
-            table=table_at,
-            preparation=preparation,
-            max_seconds=config.images.max_seconds,
-            begun=begun,
-        )
-
-    asked = config.score.asked_precision or precision_in(score_table, bundle, config.score)
+    command = open_scoring(archives, model=model, table=table, config=config, make_table=not dry_run)
+    opened, score_table = command.opened, command.table
     if dry_run:
-        # Without rows yet: this machine's stands for the cluster's.
-        has_gpu = config.ray.device != "cpu" and torch.cuda.is_available()
-        here = torch.device("cuda" if has_gpu else "cpu")
-        return summarise(job_in(asked or fastest_precision(here)), opened, score_table)
+        return summarise(command.job_from_here(), opened, score_table)
     assert score_table is not None
+    asked = command.asked_precision
     with contextlib.ExitStack() as session:
-        if asked is None or (asked in ("tf32", "bfloat16") and _num_left(job_in(asked), opened, score_table) != 0):
+        if asked is None or (
+            asked in ("tf32", "bfloat16") and _num_left(command.job_in(asked), opened, score_table) != 0
+        ):
             session.enter_context(at_work(config.ray))
             asked = precision_of_actors(asked, _resources(config))
-        job = job_in(asked)
+        job = command.job_in(asked)
         _copy_model_files(job)
         slice_size = config.score.slice_size or UNMEASURED_SLICE_SIZE
         num_left = _num_left(job, opened, score_table)
@@ -112,7 +89,7 @@ def _num_left(job: ScoringJob, opened: Sequence[OpenedArchive], table: ScoreTabl
 def _measured_slice_size(job: ScoringJob, num_left: int | None, *, config: Config, make_scorer: MakeScorer) -> int:
     resources = _resources(config)
     return measured_slice_size(
-        _recipe(job, resources, config=config, make_scorer=make_scorer),
+        recipe_for(job, resources, config=config, make_scorer=make_scorer),
         resources,
         image_size=job.image_size,
         num_members=num_left,
@@ -122,14 +99,6 @@ def _measured_slice_size(job: ScoringJob, num_left: int | None, *, config: Confi
 
 def _resources(config: Config) -> Resources:
     return available_resources(config.ray, num_actors=config.score.num_actors)
-
-
-def _recipe(job: ScoringJob, resources: Resources, *, config: Config, make_scorer: MakeScorer) -> ScorerRecipe:
-    settings = config.score
-    placement = Placement(
-        resources.device, resources.threads_per_actor, settings.batch_size, settings.decode_batch_size
-    )
-    return ScorerRecipe(job.model, job.model_digest, job.scoring, placement, make_scorer)
 
 
 def _complete(
@@ -177,7 +146,7 @@ def score_and_write(
 ) -> Dataset:
     """The `later_stages` of a scoring job: decoded slices -> scores -> files of the table, by actors."""
     settings = config.score
-    recipe = _recipe(job, resources, config=config, make_scorer=make_scorer)
+    recipe = recipe_for(job, resources, config=config, make_scorer=make_scorer)
     with warnings.catch_warnings():
         # max_restarts goes away in Ray 2.64, and 2.60 has no other way to bound restarts.
         warnings.simplefilter("ignore", RayDeprecationWarning)
