@@ -161,7 +161,8 @@ def score_and_write(
             num_cpus=resources.cpus_per_actor,
             num_gpus=resources.gpus_per_actor or None,
             compute=ActorPoolStrategy(
-                size=resources.num_actors,
+                min_size=resources.num_actors,
+                max_size=None if _may_grow(resources, config) else resources.num_actors,
                 max_tasks_in_flight_per_actor=CALLS_AT_ONCE + 1,
                 max_concurrent_calls_per_actor=CALLS_AT_ONCE,
                 enable_true_multi_threading=True,
@@ -171,6 +172,11 @@ def score_and_write(
             max_restarts=-1,
             max_task_retries=-1,
         )
+
+
+def _may_grow(resources: Resources, config: Config) -> bool:
+    """GPUs that join bring their own CPUs; further actors on CPUs would take those of the tasks."""
+    return bool(resources.gpus_per_actor) and not config.score.num_actors
 
 
 def _copy_model_files(job: ScoringJob) -> None:
