@@ -122,6 +122,12 @@ class RaySettings(_Section):
 
     address: str | None = Field(None, description="cluster to join; default: RAY_ADDRESS, else start a local Ray")
     device: Device = Field("auto", description="where models run; auto = GPUs if the cluster has any")
+    task_memory_gib: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="memory that Ray sets aside for each decoding task; 0 = 1 GiB, or half of a small node's",
+    )
 
 
 class Config(BaseSettings):

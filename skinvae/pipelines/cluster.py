@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from skinvae.pipelines.runtime import Node, Resources, num_tasks_at_once
 
 
-def describe(nodes: Sequence[Node], resources: Resources, *, num_actors: int | None = None) -> str:
-    """'3 nodes, 48 CPUs, 4 GPUs, 180 GiB; 4 scoring actors (1 GPU, 2 CPUs each), up to 40 decoding tasks (1 CPU each);
-    object store 54 GiB'. `num_actors` = 0 is a job without actors."""
+def describe(
+    nodes: Sequence[Node], resources: Resources, *, num_actors: int | None = None, noun: str = "scoring actor"
+) -> str:
+    """'3 nodes, 48 CPUs, 4 GPUs, 180 GiB; 4 scoring actors (1 GPU, 2 CPUs each), up to 40 decoding tasks (1 CPU, 1 GiB
+    each); object store 54 GiB'. `num_actors` = 0 is a job without actors."""
     number = resources.num_actors if num_actors is None else num_actors
     num_tasks = num_tasks_at_once(resources, nodes, num_actors=number)
-    actors = f"{_count(number, 'scoring actor')} ({_of_actor(resources)}{_each(number)})"
+    actors = f"{_count(number, noun)} ({_of_actor(resources)}{_each(number)})"
     tasks = f"up to {_count(num_tasks, 'decoding task')} ({_of_task(resources)}{_each(num_tasks)})"
     workers = [actors, tasks] if number else [tasks]
     store = sum(one.object_store_bytes for one in nodes)
@@ -33,7 +35,8 @@ def _of_actor(resources: Resources) -> str:
 
 
 def _of_task(resources: Resources) -> str:
-    return _count(resources.cpus_per_task, "CPU")
+    memory = f", {_gib(resources.memory_per_task)}" if resources.memory_per_task else ""
+    return f"{_count(resources.cpus_per_task, 'CPU')}{memory}"
 
 
 def _each(number: int) -> str:

@@ -17,13 +17,14 @@ from ray.exceptions import RayError
 
 from skinvae.config import RaySettings
 from skinvae.errors import InputError, Interrupted, TableError
+from skinvae.pipelines.cluster import describe
 from skinvae.pipelines.committing import Committer
 from skinvae.pipelines.decoding import Unreadable
 from skinvae.pipelines.failures import at_work
 from skinvae.pipelines.lost_nodes import LostNodes, end_actors
 from skinvae.pipelines.progress import answer_of, reported_retries, say, shown_progress
 from skinvae.pipelines.run_recording import RunRecorder
-from skinvae.pipelines.runtime import Resources, available_resources
+from skinvae.pipelines.runtime import Resources, alive_nodes, available_resources
 from skinvae.pipelines.slice_job import (
     JobSummary,
     SliceJob,
@@ -191,8 +192,8 @@ class _Completion:
     def _run_round(self, plan: WorkPlan) -> bool:
         """False if it was ended because nodes are gone, before the end of its work."""
         resources = available_resources(self._ray_settings, num_actors=self._num_actors or 0)
-        by_actors = f": {resources}" if self._num_actors is not None else ""
-        say(f"{self._verb} {describe_work(plan)}{by_actors}")
+        say(f"{self._verb} {describe_work(plan)}")
+        say(f"cluster: {describe(alive_nodes(), resources, num_actors=0 if self._num_actors is None else None)}")
         expected = Expectation(plan)
         with (
             shown_progress(self._verb, total=expected, unit="images", describe=self._describe) as progress,
@@ -332,7 +333,7 @@ def _decoded(job: SliceJob, plan: WorkPlan, resources: Resources, progress: Any)
         num_readers = min(len(rows), max(1, int(cluster.get("CPU", 1))))
         dataset = dataset.flat_map(read, num_cpus=0, compute=TaskPoolStrategy(size=num_readers))
     decode = functools.partial(decode_stage, job=job, progress=progress)
-    return dataset.flat_map(decode, num_cpus=resources.cpus_per_task, compute=TaskPoolStrategy())
+    return dataset.flat_map(decode, compute=TaskPoolStrategy(), **resources.of_task)
 
 
 def _polled(dataset: Dataset, *, seconds: float) -> Iterator[SliceFile | Unreadable | None]:

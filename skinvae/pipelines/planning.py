@@ -21,7 +21,7 @@ from skinvae.pipelines.runtime import (
     Resources,
     alive_nodes,
     cluster_address,
-    divide_resources,
+    divided,
     num_cores,
     num_tasks_at_once,
     this_machine,
@@ -204,7 +204,7 @@ class _Planning:
 
     def _divided(self, nodes: Sequence[Node]) -> tuple[Sequence[Node], Resources]:
         config = self.command.config
-        return nodes, divide_resources(nodes, device=config.ray.device, num_actors=config.score.num_actors)
+        return nodes, divided(nodes, config.ray, num_actors=config.score.num_actors)
 
     def _why_unknown(self, crew: Crew, *, is_known: bool) -> str:
         if not is_known:

@@ -39,7 +39,7 @@ def probe_decoding(
     opened: Sequence[OpenedArchive], done: Mapping[str, Done], *, job: SliceJob, resources: Resources
 ) -> DecodingProbe:
     """Read and decode images at a few places of what is not done, in a task like those of the job."""
-    task = ray.remote(max_retries=1, num_cpus=resources.cpus_per_task)(_decode_samples)
+    task = ray.remote(max_retries=1, **resources.of_task)(_decode_samples)
     try:
         probe: DecodingProbe = ray.get(task.remote(samples(opened, done), job), timeout=_ROOM_SECONDS)
     except RayTaskError:

@@ -24,6 +24,10 @@ MAX_THREADS_PER_ACTOR = 4
 """Convolutions of one batch gain little from more CPU threads; more actors do."""
 
 
+TASK_BYTES = 1 << 30
+"""Of memory for a task that reads and decodes: the largest tars take 0.7 GB (`python -m benchmarks.memory tar`)."""
+
+
 @dataclass(frozen=True)
 class Node:
     """What one machine of the cluster offers to Ray; an actor or a task lies on one."""
@@ -45,10 +49,17 @@ class Resources:
     threads_per_actor: int
     cpus_per_task: float
     """Of a task that decodes or writes."""
+    memory_per_task: float = 0.0
+    """Bytes that Ray sets aside for it; 0 where Ray does not know what the nodes have."""
 
     @property
     def device(self) -> str:
         return "cuda" if self.gpus_per_actor else "cpu"
+
+    @property
+    def of_task(self) -> dict[str, Any]:
+        """Ray's options for a task that decodes or writes."""
+        return {"num_cpus": self.cpus_per_task, "memory": self.memory_per_task or None}
 
     def __str__(self) -> str:
         each = f"{self.gpus_per_actor:g} GPU" if self.gpus_per_actor else f"{self.threads_per_actor} CPU threads"
@@ -123,7 +134,23 @@ def logical_cpus(cores: int) -> int:
 
 def available_resources(settings: RaySettings, *, num_actors: int = 0) -> Resources:
     """Divide the running cluster. Raises UsageError if it lacks the GPU that the settings ask for."""
-    return divide_resources(alive_nodes(), device=settings.device, num_actors=num_actors)
+    return divided(alive_nodes(), settings, num_actors=num_actors)
+
+
+def divided(nodes: Sequence[Node], settings: RaySettings, *, num_actors: int, num_actors_on_cpus: int = 0) -> Resources:
+    """As `divide_resources`, and memory for the tasks. Raises UsageError where no node has as much as asked for."""
+    resources = divide_resources(
+        nodes, device=settings.device, num_actors=num_actors, num_actors_on_cpus=num_actors_on_cpus
+    )
+    largest = max(one.memory_bytes for one in nodes if one.num_cpus)
+    asked = settings.task_memory_gib * 2**30
+    if largest and asked > largest:
+        raise UsageError(
+            f"ray.task_memory_gib = {settings.task_memory_gib:g}, but the largest node of the Ray cluster has "
+            f"{largest / 2**30:.3g} GiB for tasks: lower it, or start larger nodes"
+        )
+    # Half of a small node, so that one task always finds room.
+    return dataclasses.replace(resources, memory_per_task=int(asked or min(TASK_BYTES, largest / 2)))
 
 
 def training_resources(settings: RaySettings, *, num_workers: int = 0, min_workers: int = 0) -> Resources:
@@ -142,7 +169,7 @@ def training_resources(settings: RaySettings, *, num_workers: int = 0, min_worke
                 "lower train.num_workers, or set train.min_workers"
             )
         at_once = num_gpus
-    resources = divide_resources(nodes, device=settings.device, num_actors=at_once, num_actors_on_cpus=1)
+    resources = divided(nodes, settings, num_actors=at_once, num_actors_on_cpus=1)
     return dataclasses.replace(resources, num_actors=max(resources.num_actors, num_workers))
 
 
@@ -185,9 +212,13 @@ def has_room(resources: Resources, nodes: Sequence[Node]) -> bool:
 
 
 def num_tasks_at_once(resources: Resources, nodes: Sequence[Node], *, num_actors: int) -> int:
-    """How many decoding tasks the CPUs have room for beside so many actors; at least 1."""
+    """How many decoding tasks the nodes have room for beside so many actors; at least 1."""
     free = sum(one.num_cpus for one in nodes) - num_actors * resources.cpus_per_actor
-    return max(1, int(free / resources.cpus_per_task + 1e-6))
+    by_cpus = int(free / resources.cpus_per_task + 1e-6)
+    if resources.memory_per_task:
+        by_memory = sum(int(one.memory_bytes / resources.memory_per_task) for one in nodes if one.num_cpus)
+        return max(1, min(by_cpus, by_memory))
+    return max(1, by_cpus)
 
 
 def _num_that_fit(resources: Resources, node: Node) -> int:

@@ -14,11 +14,12 @@ from skinvae.errors import BundleError, Interrupted, UsageError
 from skinvae.model.objective import ObjectiveSettings
 from skinvae.model.precision import emulates
 from skinvae.pipelines.calibration import Calibration, calibrate
+from skinvae.pipelines.cluster import describe
 from skinvae.pipelines.failures import user_errors
 from skinvae.pipelines.fitting import fit, require_work_for_all
 from skinvae.pipelines.progress import say
 from skinvae.pipelines.provenance import library_versions
-from skinvae.pipelines.runtime import Resources, ray_session, training_resources
+from skinvae.pipelines.runtime import Resources, alive_nodes, ray_session, training_resources
 from skinvae.pipelines.train_images import TrainImages, decode_normals
 from skinvae.pipelines.train_plan import TrainPlan, digest_frame, make_train_plan
 from skinvae.pipelines.training_log import require_mlflow
@@ -91,6 +92,7 @@ def _run(plan: TrainPlan, *, started: float) -> TrainSummary:
         resources = training_resources(
             config.ray, num_workers=config.train.num_workers, min_workers=config.train.min_workers
         )
+        say(f"cluster: {describe(alive_nodes(), resources, noun='training worker')}")
         _check_precision(config.train.precision, resources)
         # Decoding takes long, and its outcome rarely changes the answer.
         num_train = int((plan.split["split"] == "train").sum())

@@ -162,6 +162,17 @@ def test_a_cluster_without_what_is_needed_is_refused() -> None:
         divide_resources([Node(8)], num_actors=1_000_000)
 
 
+def test_a_task_has_memory_that_some_node_has() -> None:
+    gib = 2**30
+    for sizes, memory in (([64, 8], 1.0), ([1], 0.5), ([0], 0.0)):
+        nodes = [Node(8, memory_bytes=size * gib) for size in sizes]
+        assert runtime.divided(nodes, RaySettings(), num_actors=0).memory_per_task == memory * gib
+    nodes = [Node(8, memory_bytes=16 * gib), Node(0, memory_bytes=64 * gib)]
+    assert runtime.divided(nodes, RaySettings(task_memory_gib=16), num_actors=0).memory_per_task == 16 * gib
+    with pytest.raises(UsageError, match=r"task_memory_gib = 17, but the largest node of the Ray cluster has 16 GiB"):
+        runtime.divided(nodes, RaySettings(task_memory_gib=17), num_actors=0)
+
+
 @pytest.mark.parametrize(
     ("num_workers", "min_workers", "num_actors", "gpus_each"),
     [(0, 0, 3, 1.0), (2, 0, 2, 1.0), (3, 1, 3, 1.0), (8, 2, 8, 1.0)],
