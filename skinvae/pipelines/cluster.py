@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skinvae.pipelines.runtime import Node, Resources, num_tasks_at_once
+from skinvae.pipelines.nodes import Node
+from skinvae.pipelines.runtime import Resources, num_tasks_at_once
 
 
 def describe(

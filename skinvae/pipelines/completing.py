@@ -22,9 +22,10 @@ from skinvae.pipelines.committing import Committer
 from skinvae.pipelines.decoding import Unreadable
 from skinvae.pipelines.failures import at_work
 from skinvae.pipelines.lost_nodes import LostNodes, end_actors
+from skinvae.pipelines.nodes import alive_nodes
 from skinvae.pipelines.progress import answer_of, reported_retries, say, shown_progress
 from skinvae.pipelines.run_recording import RunRecorder
-from skinvae.pipelines.runtime import Resources, alive_nodes, available_resources
+from skinvae.pipelines.runtime import Resources, available_resources
 from skinvae.pipelines.slice_job import (
     JobSummary,
     SliceJob,

@@ -18,7 +18,8 @@ import ray
 
 from skinvae.config import RaySettings
 from skinvae.errors import UsageError
-from skinvae.pipelines.runtime import Resources, alive_nodes, divide_resources, has_room
+from skinvae.pipelines.nodes import alive_nodes
+from skinvae.pipelines.runtime import Resources, divide_resources, has_room
 
 PATIENCE_SECONDS = 30.0
 """Without any progress, while nodes are missing."""

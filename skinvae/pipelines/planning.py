@@ -15,17 +15,9 @@ from skinvae.errors import UsageError
 from skinvae.images.archives import Candidacy, candidacy
 from skinvae.pipelines.cluster import describe
 from skinvae.pipelines.failures import at_work
+from skinvae.pipelines.nodes import Node, alive_nodes, cluster_address, num_cores, this_machine
 from skinvae.pipelines.probing import DecodingProbe, probe_decoding
-from skinvae.pipelines.runtime import (
-    Node,
-    Resources,
-    alive_nodes,
-    cluster_address,
-    divided,
-    num_cores,
-    num_tasks_at_once,
-    this_machine,
-)
+from skinvae.pipelines.runtime import Resources, divided, num_tasks_at_once
 from skinvae.pipelines.scoring_command import ScoringCommand, open_scoring, recipe_for
 from skinvae.pipelines.scoring_stages import ScoringJob
 from skinvae.pipelines.slice_job import done_by_source, make_plan, summarise

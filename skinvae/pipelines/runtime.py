@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-import torch
 from ray.data import DataContext
 
 from skinvae.config import Device, RaySettings
 from skinvae.errors import UsageError
+from skinvae.pipelines.nodes import Node, awaited_nodes, cluster_address, logical_cpus, num_cores
 
 MAX_THREADS_PER_ACTOR = 4
 """Convolutions of one batch gain little from more CPU threads; more actors do."""
@@ -26,17 +26,6 @@ MAX_THREADS_PER_ACTOR = 4
 
 TASK_BYTES = 1 << 30
 """Of memory for a task that reads and decodes: the largest tars take 0.7 GB (`python -m benchmarks.memory tar`)."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """What one machine of the cluster offers to Ray; an actor or a task lies on one."""
-
-    num_cpus: float
-    num_gpus: float = 0.0
-    memory_bytes: float = 0.0
-    """For the heaps of workers; 0 where that is not known."""
-    object_store_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,30 +100,9 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
             ray.shutdown()
 
 
-def cluster_address(settings: RaySettings) -> str | None:
-    """Of the cluster to join; None where a local Ray is to be started."""
-    address = settings.address or os.environ.get("RAY_ADDRESS")
-    return None if address == "local" else address or None
-
-
-def num_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def this_machine() -> Node:
-    """As a local Ray would see it."""
-    return Node(logical_cpus(num_cores()), torch.cuda.device_count())
-
-
-def logical_cpus(cores: int) -> int:
-    """What a local Ray counts as its CPUs: beside the actors, which fill the cores, tasks need tickets of their own."""
-    return cores + max(1, cores // 8)
-
-
 def available_resources(settings: RaySettings, *, num_actors: int = 0) -> Resources:
-    """Divide the running cluster. Raises UsageError if it lacks the GPU that the settings ask for."""
-    return divided(alive_nodes(), settings, num_actors=num_actors)
+    """Divide the running cluster, once it has what the settings ask for. Raises UsageError where it never will."""
+    return divided(awaited_nodes(settings), settings, num_actors=num_actors)
 
 
 def divided(nodes: Sequence[Node], settings: RaySettings, *, num_actors: int, num_actors_on_cpus: int = 0) -> Resources:
@@ -159,7 +127,7 @@ def training_resources(settings: RaySettings, *, num_workers: int = 0, min_worke
     No two share a GPU: NCCL refuses that. With fewer GPUs than workers, `min_workers` of them must have one each, and
     training begins with as many as there are. Raises UsageError otherwise.
     """
-    nodes = alive_nodes()
+    nodes = awaited_nodes(settings)
     num_gpus = sum(int(one.num_gpus) for one in nodes) if settings.device != "cpu" else 0
     at_once = num_workers
     if num_gpus and num_workers > num_gpus:
@@ -171,20 +139,6 @@ def training_resources(settings: RaySettings, *, num_workers: int = 0, min_worke
         at_once = num_gpus
     resources = divided(nodes, settings, num_actors=at_once, num_actors_on_cpus=1)
     return dataclasses.replace(resources, num_actors=max(resources.num_actors, num_workers))
-
-
-def alive_nodes() -> list[Node]:
-    """The machines of the running cluster."""
-    alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]  # Ray's omission
-    return [
-        Node(
-            num_cpus=one.get("CPU", 0.0),
-            num_gpus=one.get("GPU", 0.0),
-            memory_bytes=one.get("memory", 0.0),
-            object_store_bytes=one.get("object_store_memory", 0.0),
-        )
-        for one in alive
-    ]
 
 
 def divide_resources(

@@ -17,9 +17,10 @@ from skinvae.pipelines.calibration import Calibration, calibrate
 from skinvae.pipelines.cluster import describe
 from skinvae.pipelines.failures import user_errors
 from skinvae.pipelines.fitting import fit, require_work_for_all
+from skinvae.pipelines.nodes import alive_nodes
 from skinvae.pipelines.progress import say
 from skinvae.pipelines.provenance import library_versions
-from skinvae.pipelines.runtime import Resources, alive_nodes, ray_session, training_resources
+from skinvae.pipelines.runtime import Resources, ray_session, training_resources
 from skinvae.pipelines.train_images import TrainImages, decode_normals
 from skinvae.pipelines.train_plan import TrainPlan, digest_frame, make_train_plan
 from skinvae.pipelines.training_log import require_mlflow

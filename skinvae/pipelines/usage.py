@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from skinvae.pipelines.nodes import alive_nodes
 from skinvae.pipelines.progress import reported_times
-from skinvae.pipelines.runtime import Resources, alive_nodes, num_tasks_at_once
+from skinvae.pipelines.runtime import Resources, num_tasks_at_once
 from skinvae.pipelines.stage_times import Stage, add_seconds
 from skinvae.storage.run_records import RunUsage
 

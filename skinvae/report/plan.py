@@ -69,14 +69,14 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _of_kind(one: KindOfArchive) -> str:
     noun = f"{one.num_archives:,} {one.kind}{'' if one.num_archives == 1 or one.kind == 'parquet' else 's'}"
-    known = f"{one.num_images:,} images" if one.num_images or not one.num_bytes_unread else ""
+    known = _images(one.num_images) if one.num_images or not one.num_bytes_unread else ""
     return ", ".join(part for part in (noun, decimal(one.num_bytes), known, _unread(one)) if part)
 
 
 def _unread(one: KindOfArchive) -> str:
     if not one.num_bytes_unread:
         return ""
-    guess = "images not known" if one.num_images_in_streams is None else f"about {one.num_images_in_streams:,} images"
+    guess = "images not known" if one.num_images_in_streams is None else f"about {_images(one.num_images_in_streams)}"
     return f"{decimal(one.num_bytes_unread)} unread: {guess}"
 
 
@@ -91,8 +91,15 @@ def _done(plan: Plan) -> str:
 
 
 def _to_do(plan: Plan) -> str:
-    about = "about " if plan.is_guess else ""
-    return f"{about}{plan.num_images_left:,} images, in {about}{plan.num_slices:,} slices of up to {plan.slice_size:,}"
+    unknown = sum(one.num_bytes_unread for one in plan.by_kind if one.num_images_in_streams is None)
+    about = "about " if plan.is_guess and not unknown else ""
+    streams = f" and {decimal(unknown)} of tar" if unknown else ""
+    slices = f", in {about}{plan.num_slices:,} slices of up to {plan.slice_size:,}" if not unknown else ""
+    return f"{about}{_images(plan.num_images_left)}{streams}{slices}"
+
+
+def _images(number: int) -> str:
+    return f"{number:,} image{'' if number == 1 else 's'}"
 
 
 def _speed(expected: Forecast, speed: Speed) -> str:
@@ -119,11 +126,12 @@ def _time(plan: Plan) -> str:
 
 
 def _output(plan: Plan) -> str:
+    at_least = "at least " if plan.unknown and plan.num_stream_bytes else ""
     how = "as the table's" if plan.output.is_measured else "as in other tables"
     slices = decimal(plan.output.num_slice_bytes)
     commits = "" if plan.num_commits is None else f"; {plan.num_commits:,} commits"
     return (
-        f"{plan.output.num_rows:,} rows, about {decimal(round(plan.output.num_bytes))} "
+        f"{at_least}{plan.output.num_rows:,} rows, about {decimal(round(plan.output.num_bytes))} "
         f"({plan.output.bytes_per_row:,.0f} bytes a row, {how}), and slice files of {slices} for a while{commits}"
     )
 

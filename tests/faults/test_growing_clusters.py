@@ -20,9 +20,13 @@ def num_scoring(nodes: RayNodes) -> int:
 
 @pytest.mark.slow
 def test_gpus_that_join_are_used_and_may_go_again(s3: S3Server, make_job: MakeJob) -> None:
-    with ray_nodes(s3.environment | QUICK_SIGHT, num_nodes=1, num_cpus=3, num_gpus=1) as nodes:
+    """From a head that does no work, over two GPUs, to one."""
+    with ray_nodes(s3.environment | QUICK_SIGHT, num_nodes=0, num_cpus=3, num_gpus=1) as nodes:
         job = make_job(Images.make(960, seed=0), nodes.address)
-        with job.running("--seconds-per-image=0.1", "--patience=5") as process:
+        with job.running("--seconds-per-image=0.1", "--patience=5", "--set=ray.min_gpus=1") as process:
+            time.sleep(15)
+            assert process.poll() is None, "the job waits"
+            nodes.add()
             wait_for_slices(job, 2, process)
             assert num_scoring(nodes) == 1
             joined = nodes.add()

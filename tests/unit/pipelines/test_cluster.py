@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from skinvae.config import RaySettings
 from skinvae.pipelines.cluster import describe
-from skinvae.pipelines.runtime import Node, divided
+from skinvae.pipelines.nodes import Node
+from skinvae.pipelines.runtime import divided
 
 GIB = 2**30
 

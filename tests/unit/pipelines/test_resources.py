@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from skinvae.config import RaySettings
 from skinvae.errors import UsageError
 from skinvae.pipelines import runtime
-from skinvae.pipelines.runtime import MAX_THREADS_PER_ACTOR, Node, Resources, divide_resources, has_room, logical_cpus
+from skinvae.pipelines.nodes import Node, logical_cpus
+from skinvae.pipelines.runtime import MAX_THREADS_PER_ACTOR, Resources, divide_resources, has_room
 
 COUNTS = (1, 2, 3, 4, 8, 64)
 NODES = st.lists(st.builds(Node, num_cpus=st.integers(0, 40)), min_size=1, max_size=12)
@@ -180,7 +181,7 @@ def test_a_task_has_memory_that_some_node_has() -> None:
 def test_training_workers_have_a_gpu_each(
     num_workers: int, min_workers: int, num_actors: int, gpus_each: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "alive_nodes", lambda: [Node(8, 2), Node(4, 1)])
+    monkeypatch.setattr(runtime, "awaited_nodes", lambda _: [Node(8, 2), Node(4, 1)])
     found = runtime.training_resources(RaySettings(), num_workers=num_workers, min_workers=min_workers)
     assert (found.num_actors, found.gpus_per_actor) == (num_actors, gpus_each)
 
@@ -189,6 +190,6 @@ def test_training_workers_have_a_gpu_each(
 def test_more_training_workers_than_gpus_are_refused(
     num_workers: int, min_workers: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "alive_nodes", lambda: [Node(8, 3)])
+    monkeypatch.setattr(runtime, "awaited_nodes", lambda _: [Node(8, 3)])
     with pytest.raises(UsageError, match=f"{words} workers need a GPU each, and the Ray cluster has 3"):
         runtime.training_resources(RaySettings(), num_workers=num_workers, min_workers=min_workers)
