@@ -26,10 +26,12 @@ from skinvae.options import (
     DryRun,
     Groups,
     Labels,
+    Model,
     OptionalLabels,
     Out,
     Place,
     PrintConfig,
+    ScoresTo,
     ScoringId,
 )
 from skinvae.printing import (
@@ -37,6 +39,7 @@ from skinvae.printing import (
     prepare_lines,
     print_evaluation,
     print_json,
+    print_plan,
     print_report,
     print_status,
     print_training_status,
@@ -144,10 +147,8 @@ def train(
 @_reports_errors
 def score(
     archives: Archives,
-    model: Annotated[str, typer.Option(help="Model bundle that `train` wrote.", show_default=False)],
-    table: Annotated[
-        str, typer.Option(help="Score table, a Delta table; made if it is not there.", show_default=False)
-    ],
+    model: Model,
+    table: ScoresTo,
     retry: Annotated[
         str | None,
         typer.Option(
@@ -177,6 +178,55 @@ def score(
         print("\n".join(score_lines(summary, dry_run=dry_run)))
     check_damage(summary)
     check_reject_limit(summary, max_rejects=settings.score.max_rejects)
+
+
+@app.command(
+    epilog="Example: skinvae plan 's3://bucket/shard-{000..099}.tar' --model out/model --table s3://bucket/scores "
+    "--cpus 64 --gpus 4. It writes nothing; without --cpus and --gpus it speaks of the cluster that is there."
+    + _EXIT_CODES
+)
+@_reports_errors
+def plan(
+    archives: Archives,
+    model: Model,
+    table: ScoresTo,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="CPUs of a cluster that is only thought of.", show_default=False)
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="Its GPUs; needs --cpus.", show_default=False)] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=1e-6, help="images/s that one GPU scores, or without GPUs one CPU core.", show_default=False),
+    ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe/--no-probe", help="Measure a few dozen images where no former run on the table tells the speed."
+        ),
+    ] = True,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+    _print_config: PrintConfig = False,
+) -> None:
+    """Say what `score` would do, how long it would take and what it would write, before it is done."""
+    settings = _settings(config, assignments)
+    from skinvae.pipelines.planning import plan as run
+    from skinvae.step_bar import shown_steps
+
+    with shown_steps() as on_step:
+        found = run(
+            archives,
+            model=model,
+            table=table,
+            config=settings,
+            num_cpus=cpus,
+            num_gpus=gpus,
+            rate=rate,
+            probe=probe,
+            on_step=on_step,
+        )
+    print_plan(found, as_json=as_json)
 
 
 @app.command(
@@ -381,7 +431,7 @@ def _root(
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @_reports_errors
 def print_config(
-    verb: Literal["train", "score", "prepare", "evaluate", "report", "verify", "demo"],
+    verb: Literal["train", "plan", "score", "prepare", "evaluate", "report", "verify", "demo"],
     config: ConfigFile = None,
     assignments: Assignments = None,
 ) -> None:

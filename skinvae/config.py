@@ -138,6 +138,15 @@ class RaySettings(_Section):
 
     address: str | None = Field(None, description="cluster to join; default: RAY_ADDRESS, else start a local Ray")
     device: Device = Field("auto", description="where models run; auto = GPUs if the cluster has any")
+    min_cpus: int = Field(0, ge=0, description="CPUs that a growing cluster is asked and waited for; 0 = what is there")
+    min_gpus: int = Field(0, ge=0, description="GPUs that a growing cluster is asked and waited for; 0 = what is there")
+    wait_seconds: float = Field(900.0, ge=0, allow_inf_nan=False, description="for min_cpus and min_gpus, at most")
+    task_memory_gib: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="memory that Ray sets aside for each decoding task; 0 = 1 GiB, or half of a small node's",
+    )
 
 
 class LogSettings(_Section):

@@ -14,6 +14,10 @@ Archives = Annotated[
         show_default=False,
     ),
 ]
+Model = Annotated[str, typer.Option(help="Model bundle that `train` wrote.", show_default=False)]
+ScoresTo = Annotated[
+    str, typer.Option("--table", help="Score table, a Delta table; made if it is not there.", show_default=False)
+]
 Out = Annotated[str, typer.Option("--out", help="Where the result goes: a path or s3:// URI.", show_default=False)]
 _LABELS_OPTION = typer.Option(
     "--labels",

@@ -11,6 +11,7 @@ from rich.console import Console
 from skinvae.logs import say
 
 if TYPE_CHECKING:
+    from skinvae.audit.plan import Plan
     from skinvae.audit.status import TableStatus
     from skinvae.audit.training import Training
     from skinvae.audit.verification import Verification
@@ -186,6 +187,16 @@ def print_report(summary: ReportSummary, *, as_json: bool) -> None:
     if summary.num_not_shown:
         print(f"{summary.num_not_shown:,} pictures are left out: {'; '.join(summary.not_shown)}")
     print(f"report: {summary.out} ({summary.num_bytes / 1e6:.1f} MB, {summary.seconds:.0f} s)")
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """What `score` would do."""
+    from skinvae.report.plan import plan_document, plan_page
+
+    if as_json:
+        print_json(plan_document(plan))
+    else:
+        Console(highlight=False).print(plan_page(plan))
 
 
 def print_status(status: TableStatus, *, as_json: bool) -> None:

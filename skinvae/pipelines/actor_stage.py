@@ -93,9 +93,14 @@ class ActorStage(ABC):
 
 
 def by_actors(
-    dataset: Dataset, stage: type[ActorStage], resources: Resources, *, job: SliceJob, **arguments: Any
+    dataset: Dataset, stage: type[ActorStage], resources: Resources, *, job: SliceJob, num_actors: int, **arguments: Any
 ) -> Dataset:
-    """The dataset, its slices handed to a pool of actors that live through deaths; `arguments` are the stage's."""
+    """The dataset, its slices handed to a pool of actors that live through deaths; `arguments` are the stage's.
+
+    With `num_actors` = 0, GPUs that join the cluster get actors, too.
+    """
+    # GPUs that join bring their own CPUs; further actors on CPUs would take those of the tasks.
+    may_grow = bool(resources.gpus_per_actor) and not num_actors
     with warnings.catch_warnings():
         # max_restarts goes away in Ray 2.64, and 2.60 has no other way to bound restarts.
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -105,7 +110,8 @@ def by_actors(
             num_cpus=resources.cpus_per_actor,
             num_gpus=resources.gpus_per_actor or None,
             compute=ActorPoolStrategy(
-                size=resources.num_actors,
+                min_size=resources.num_actors,
+                max_size=None if may_grow else resources.num_actors,
                 max_tasks_in_flight_per_actor=CALLS_AT_ONCE + 1,
                 max_concurrent_calls_per_actor=CALLS_AT_ONCE,
                 enable_true_multi_threading=True,

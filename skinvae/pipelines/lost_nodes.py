@@ -11,13 +11,15 @@ import contextlib
 import time
 import uuid
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any
 
 import ray
 
 from skinvae.config import RaySettings
 from skinvae.errors import UsageError
-from skinvae.pipelines.runtime import Resources, alive_nodes, divide_resources, has_room
+from skinvae.pipelines.nodes import alive_nodes
+from skinvae.pipelines.runtime import Resources, divide_resources, has_room
 
 PATIENCE_SECONDS = 30.0
 """Without any progress, while nodes are missing."""
@@ -30,11 +32,13 @@ class LostNodes:
         self,
         resources: Resources,
         *,
+        run_id: str,
         settings: RaySettings,
         num_actors: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._resources = resources
+        self._run_id = run_id
         self._settings = settings
         self._num_actors = num_actors
         self._clock = clock
@@ -50,7 +54,9 @@ class LostNodes:
             return False
         self._moved_at = self._clock()
         nodes = alive_nodes()
-        if has_room(self._resources, nodes):
+        # More than were planned, if nodes joined.
+        num_now = max(self._resources.num_actors, len(_names_of_actors(self._run_id)))
+        if has_room(replace(self._resources, num_actors=num_now), nodes):
             return False
         try:
             smaller = divide_resources(nodes, device=self._settings.device, num_actors=self._num_actors)
@@ -67,10 +73,14 @@ def named_actor(run_id: str) -> dict[str, Any]:
 
 def end_actors(run_id: str) -> None:
     """For good, wherever they are or wait. The tasks they have fail, and the round with them."""
-    for name in ray.util.list_named_actors():
-        if name.startswith(_prefix(run_id)):
-            with contextlib.suppress(ValueError):  # it has just come to its own end
-                ray.kill(ray.get_actor(name))
+    for name in _names_of_actors(run_id):
+        with contextlib.suppress(ValueError):  # it has just come to its own end
+            ray.kill(ray.get_actor(name))
+
+
+def _names_of_actors(run_id: str) -> list[str]:
+    """Of those that work, and of those that wait for a place."""
+    return [name for name in ray.util.list_named_actors() if name.startswith(_prefix(run_id))]
 
 
 def _prefix(run_id: str) -> str:

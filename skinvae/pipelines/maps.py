@@ -127,6 +127,7 @@ def _map_and_write(
         MapStage,
         resources,
         job=job,
+        num_actors=config.score.num_actors,
         recipe=recipe_of(job.scores, resources, settings=config.score),
         max_seconds=config.score.max_seconds,
         progress=progress,

@@ -96,7 +96,7 @@ def _rows(frame: pd.DataFrame, head: SliceHead, job: SliceJob) -> pa.Table:
 
 def _keep_pixels(dataset: Dataset, resources: Resources, progress: Any, *, job: SliceJob) -> Dataset:
     keep = functools.partial(pixels_stage, job=job, progress=progress)
-    return dataset.map(keep, num_cpus=resources.cpus_per_task, compute=TaskPoolStrategy())
+    return dataset.map(keep, compute=TaskPoolStrategy(), **resources.of_task)
 
 
 def _make_job(preparation: Preparation, table: Location, *, max_seconds: float) -> SliceJob:

@@ -23,6 +23,7 @@ from skinvae.storage.run_records import (
 
 if TYPE_CHECKING:
     from skinvae.pipelines.slice_job import SliceJob
+    from skinvae.pipelines.usage import Usage
 
 _RATE_SECONDS = 300.0
 
@@ -44,6 +45,8 @@ class RunRecorder(Recorder):
         self._slice_size, self._images_column = slice_size, images_column
         self._rate = RateMeter(window_seconds=_RATE_SECONDS)
         self._is_planned = False
+        self.usage: Usage | None = None
+        """To be told once the work is done."""
 
     def _write_plan(self) -> None:
         plan = RunPlan(
@@ -77,6 +80,7 @@ class RunRecorder(Recorder):
             made=made,
             adopted=adopted,
             images_per_second=self._rate.update(sum(made.values())),
+            usage=None if self.usage is None else self.usage.for_record(),
         )
         return heartbeat.num_rows, functools.partial(self._write, heartbeat)
 

@@ -19,17 +19,14 @@ from ray.data import DataContext
 from skinvae.config import Device, RaySettings
 from skinvae.errors import UsageError
 from skinvae.logs import take_over
+from skinvae.pipelines.nodes import Node, awaited_nodes, cluster_address, logical_cpus, num_cores
 
 MAX_THREADS_PER_ACTOR = 4
 """Convolutions of one batch gain little from more CPU threads; more actors do."""
 
 
-@dataclass(frozen=True)
-class Node:
-    """What one machine of the cluster offers to Ray; an actor or a task lies on one."""
-
-    num_cpus: float
-    num_gpus: float = 0.0
+TASK_BYTES = 1 << 30
+"""Of memory for a task that reads and decodes: the largest tars take 0.7 GB (`python -m benchmarks.memory tar`)."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +39,17 @@ class Resources:
     threads_per_actor: int
     cpus_per_task: float
     """Of a task that decodes or writes."""
+    memory_per_task: float = 0.0
+    """Bytes that Ray sets aside for it; 0 where Ray does not know what the nodes have."""
 
     @property
     def device(self) -> str:
         return "cuda" if self.gpus_per_actor else "cpu"
+
+    @property
+    def of_task(self) -> dict[str, Any]:
+        """Ray's options for a task that decodes or writes."""
+        return {"num_cpus": self.cpus_per_task, "memory": self.memory_per_task or None}
 
     def __str__(self) -> str:
         each = f"{self.gpus_per_actor:g} GPU" if self.gpus_per_actor else f"{self.threads_per_actor} CPU threads"
@@ -55,7 +59,7 @@ class Resources:
 @contextmanager
 def ray_session(settings: RaySettings) -> Iterator[None]:
     """Join the cluster that the settings or RAY_ADDRESS name, or run a local Ray for as long as the block runs."""
-    address = settings.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(settings)
     # A job's own progress and summary are what its user reads; Ray's go to its log files.
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -64,7 +68,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if ray.is_initialized():
         started = False
-    elif address and address != "local":
+    elif address:
         started = True
         try:
             with _hushed():
@@ -80,9 +84,8 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         # Threads that spin while they wait steal the cores from decoding: with one core taken, training a 64-pixel
         # model on two threads ran 2.1 times as fast without (158 against 75 images/s), and 0.9 times on idle cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with _hushed():
-            ray.init(address="local", num_cpus=logical_cpus(cores), include_dashboard=False, **quiet)
+            ray.init(address="local", num_cpus=logical_cpus(num_cores()), include_dashboard=False, **quiet)
     if started and threading.current_thread() is threading.main_thread():
         # Ray's own handler, installed by init, exits at once; a job commits what is done first.
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -115,14 +118,25 @@ def _hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def logical_cpus(cores: int) -> int:
-    """What a local Ray counts as its CPUs: beside the actors, which fill the cores, tasks need tickets of their own."""
-    return cores + max(1, cores // 8)
-
-
 def available_resources(settings: RaySettings, *, num_actors: int = 0) -> Resources:
-    """Divide the running cluster. Raises UsageError if it lacks the GPU that the settings ask for."""
-    return divide_resources(alive_nodes(), device=settings.device, num_actors=num_actors)
+    """Divide the running cluster, once it has what the settings ask for. Raises UsageError where it never will."""
+    return divided(awaited_nodes(settings), settings, num_actors=num_actors)
+
+
+def divided(nodes: Sequence[Node], settings: RaySettings, *, num_actors: int, num_actors_on_cpus: int = 0) -> Resources:
+    """As `divide_resources`, and memory for the tasks. Raises UsageError where no node has as much as asked for."""
+    resources = divide_resources(
+        nodes, device=settings.device, num_actors=num_actors, num_actors_on_cpus=num_actors_on_cpus
+    )
+    largest = max(one.memory_bytes for one in nodes if one.num_cpus)
+    asked = settings.task_memory_gib * 2**30
+    if largest and asked > largest:
+        raise UsageError(
+            f"ray.task_memory_gib = {settings.task_memory_gib:g}, but the largest node of the Ray cluster has "
+            f"{largest / 2**30:.3g} GiB for tasks: lower it, or start larger nodes"
+        )
+    # Half of a small node, so that one task always finds room.
+    return dataclasses.replace(resources, memory_per_task=int(asked or min(TASK_BYTES, largest / 2)))
 
 
 def training_resources(settings: RaySettings, *, num_workers: int = 0, min_workers: int = 0) -> Resources:
@@ -131,7 +145,7 @@ def training_resources(settings: RaySettings, *, num_workers: int = 0, min_worke
     No two share a GPU: NCCL refuses that. With fewer GPUs than workers, `min_workers` of them must have one each, and
     training begins with as many as there are. Raises UsageError otherwise.
     """
-    nodes = alive_nodes()
+    nodes = awaited_nodes(settings)
     num_gpus = sum(int(one.num_gpus) for one in nodes) if settings.device != "cpu" else 0
     at_once = num_workers
     if num_gpus and num_workers > num_gpus:
@@ -141,14 +155,8 @@ def training_resources(settings: RaySettings, *, num_workers: int = 0, min_worke
                 "lower train.num_workers, or set train.min_workers"
             )
         at_once = num_gpus
-    resources = divide_resources(nodes, device=settings.device, num_actors=at_once, num_actors_on_cpus=1)
+    resources = divided(nodes, settings, num_actors=at_once, num_actors_on_cpus=1)
     return dataclasses.replace(resources, num_actors=max(resources.num_actors, num_workers))
-
-
-def alive_nodes() -> list[Node]:
-    """The machines of the running cluster."""
-    alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]  # Ray's omission
-    return [Node(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in alive]
 
 
 def divide_resources(
@@ -176,9 +184,13 @@ def has_room(resources: Resources, nodes: Sequence[Node]) -> bool:
 
 
 def num_tasks_at_once(resources: Resources, nodes: Sequence[Node], *, num_actors: int) -> int:
-    """How many decoding tasks the CPUs have room for beside so many actors; at least 1."""
+    """How many decoding tasks the nodes have room for beside so many actors; at least 1."""
     free = sum(one.num_cpus for one in nodes) - num_actors * resources.cpus_per_actor
-    return max(1, int(free / resources.cpus_per_task + 1e-6))
+    by_cpus = int(free / resources.cpus_per_task + 1e-6)
+    if resources.memory_per_task:
+        by_memory = sum(int(one.memory_bytes / resources.memory_per_task) for one in nodes if one.num_cpus)
+        return max(1, min(by_cpus, by_memory))
+    return max(1, by_cpus)
 
 
 def _num_that_fit(resources: Resources, node: Node) -> int:

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 from collections.abc import Collection, Sequence
 from typing import Any
-
-import torch
 
 from skinvae.config import Config
 from skinvae.errors import RejectLimitExceeded
 from skinvae.logs import begin_run
-from skinvae.model.precision import Precision, fastest_precision
 from skinvae.pipelines.actor_stage import by_actors
 from skinvae.pipelines.completing import Dataset, complete
 from skinvae.pipelines.failures import at_work
 from skinvae.pipelines.image_scorer import MakeScorer, make_vae_scorer
-from skinvae.pipelines.maps import check_map_size, plan_maps, store_maps
-from skinvae.pipelines.provenance import new_run_id
+from skinvae.pipelines.maps import plan_maps, store_maps
 from skinvae.pipelines.retrying import retry
 from skinvae.pipelines.runtime import Resources, available_resources
-from skinvae.pipelines.scoring_job import make_job, precision_in, preparation_for, recipe_of
+from skinvae.pipelines.scoring_command import open_scoring
+from skinvae.pipelines.scoring_job import recipe_of
 from skinvae.pipelines.scoring_stages import ScoreStage, ScoringJob
 from skinvae.pipelines.slice_job import JobSummary, summarise
-from skinvae.pipelines.slicing import OpenedArchive, open_archives
+from skinvae.pipelines.slicing import OpenedArchive
 from skinvae.pipelines.tuning import UNMEASURED_SLICE_SIZE, measured_slice_size, precision_of_actors
 from skinvae.records import Status
-from skinvae.storage.bundle import CONFIG, SPLIT, read_bundle
-from skinvae.storage.filesystem import Location
+from skinvae.storage.bundle import CONFIG, SPLIT
 from skinvae.storage.score_table import ScoreTable
 
 
@@ -50,48 +45,25 @@ def score(
     `make_scorer` builds the scorer in each actor, by default the bundle's VAE; it must be picklable.
     Raises as `completing.complete` does; see also `check_damage` and `check_reject_limit`.
     """
-    begun = time.monotonic()
-    run_id = new_run_id()
-    begin_run(run_id)
-    own = config.storage.with_credentials
-    model_at, table_at = Location.parse(model, own), Location.parse(table, own)
-    # The whole bundle is read and verified, so that no worker starts on an altered one.
-    bundle = read_bundle(model_at)
-    preparation = preparation_for(bundle, config.images)
-    check_map_size(config.score, image_size=preparation.image_size)
-    opened = open_archives(archives, config=config, preparation=preparation)
-    score_table = ScoreTable.open_if_exists(table_at) if dry_run else ScoreTable.open_or_create(table_at)
-
-    def job_in(precision: Precision) -> ScoringJob:
-        return make_job(
-            bundle,
-            config.score.scoring(precision),
-            run_id=run_id,
-            model=model_at,
-            table=table_at,
-            preparation=preparation,
-            max_seconds=config.images.max_seconds,
-            begun=begun,
-        )
-
-    asked = config.score.asked_precision or precision_in(score_table, bundle, config.score)
+    command = open_scoring(archives, model=model, table=table, config=config, make_table=not dry_run)
+    opened, score_table = command.opened, command.table
     if dry_run:
-        # Without rows yet: this machine's stands for the cluster's.
-        has_gpu = config.ray.device != "cpu" and torch.cuda.is_available()
-        here = torch.device("cuda" if has_gpu else "cpu")
-        job = job_in(asked or fastest_precision(here))
+        job = command.job_from_here()
         summary = summarise(job, opened, score_table)
         if config.score.maps:
             num_left = _num_left(job, opened, score_table)
             summary.maps = plan_maps(job, opened, score_table, num_left=num_left, settings=config.score)
         return summary
     assert score_table is not None
+    asked = command.asked_precision
     with contextlib.ExitStack() as session:
-        if asked is None or (asked in ("tf32", "bfloat16") and _num_left(job_in(asked), opened, score_table) != 0):
+        if asked is None or (
+            asked in ("tf32", "bfloat16") and _num_left(command.job_in(asked), opened, score_table) != 0
+        ):
             session.enter_context(at_work(config.ray))
             asked = precision_of_actors(asked, _resources(config))
-        job = job_in(asked)
-        begin_run(run_id, scoring_id=job.scoring_id)
+        job = command.job_in(asked)
+        begin_run(job.run_id, scoring_id=job.scoring_id)
         _copy_model_files(job)
         slice_size = config.score.slice_size or UNMEASURED_SLICE_SIZE
         num_left = _num_left(job, opened, score_table)
@@ -181,9 +153,15 @@ def score_and_write(
     make_scorer: MakeScorer = make_vae_scorer,
 ) -> Dataset:
     """The `later_stages` of a scoring job: decoded slices -> scores -> files of the table, by actors."""
-    recipe = recipe_of(job, resources, settings=config.score, make_scorer=make_scorer)
     return by_actors(
-        dataset, ScoreStage, resources, job=job, recipe=recipe, max_seconds=config.score.max_seconds, progress=progress
+        dataset,
+        ScoreStage,
+        resources,
+        job=job,
+        num_actors=config.score.num_actors,
+        recipe=recipe_of(job, resources, settings=config.score, make_scorer=make_scorer),
+        max_seconds=config.score.max_seconds,
+        progress=progress,
     )
 
 

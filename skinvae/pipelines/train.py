@@ -15,8 +15,10 @@ from skinvae.logs import begin_run, note, say
 from skinvae.model.objective import ObjectiveSettings
 from skinvae.model.precision import emulates
 from skinvae.pipelines.calibration import Calibration, calibrate
+from skinvae.pipelines.cluster import describe
 from skinvae.pipelines.failures import user_errors
 from skinvae.pipelines.fitting import fit, require_work_for_all
+from skinvae.pipelines.nodes import alive_nodes
 from skinvae.pipelines.provenance import library_versions
 from skinvae.pipelines.runtime import Resources, ray_session, training_resources
 from skinvae.pipelines.train_images import TrainImages, decode_normals
@@ -92,6 +94,7 @@ def _run(plan: TrainPlan, *, started: float) -> TrainSummary:
         resources = training_resources(
             config.ray, num_workers=config.train.num_workers, min_workers=config.train.min_workers
         )
+        say(f"cluster: {describe(alive_nodes(), resources, noun='training worker')}")
         _check_precision(config.train.precision, resources)
         # Decoding takes long, and its outcome rarely changes the answer.
         num_train = int((plan.split["split"] == "train").sum())

@@ -67,7 +67,7 @@ def _decoded_dataset(plan: TrainPlan, resources: Resources) -> MaterializedDatas
         )
         rows = ray.data.from_items([{"part": one} for one in plan.parts], override_num_blocks=len(plan.parts))
         decoded: MaterializedDataset[Any] = rows.map_batches(
-            decode, batch_size=1, compute=TaskPoolStrategy(), num_cpus=resources.cpus_per_task
+            decode, batch_size=1, compute=TaskPoolStrategy(), **resources.of_task
         ).materialize()
     return decoded
 

@@ -35,7 +35,8 @@ NOT_WORTH_MEASURING = 256
 UNMEASURED_SLICE_SIZE = 256
 """Where the speed is not to be had."""
 
-_MEASURED_SECONDS = 1.0
+MEASURED_SECONDS = 1.0
+"""Of scoring, to know the speed."""
 
 _ROOM_SECONDS = 300.0
 """That a machine may take to have room and to answer."""
@@ -77,23 +78,41 @@ def measured_slice_size(
     """A slice size by the speed of one actor; `num_members` are still to be scored, None if that is not known."""
     if num_members is not None and num_members <= NOT_WORTH_MEASURING:
         return max(MIN_SLICE_SIZE, -(-num_members // (SLICES_PER_ACTOR * resources.num_actors)))
-    measuring = _task(_measure_speed, resources).remote(recipe, image_size, max_seconds)
+    speed = actor_speed(recipe, resources, image_size=image_size, max_seconds=max_seconds)
+    if speed is None:
+        return UNMEASURED_SLICE_SIZE
+    rate, batch_size = speed
+    size = choose_slice_size(rate, batch_size=batch_size, num_members=num_members, num_actors=resources.num_actors)
+    shown = f"{rate:,.0f}" if rate >= _MANY else f"{rate:.2g}"
+    say(
+        f"an actor scores {shown} images/s in {recipe.scoring.precision}: slices of {size:,} images",
+        event="slice_size",
+        slice_size=size,
+    )
+    return size
+
+
+def actor_speed(
+    recipe: ScorerRecipe,
+    resources: Resources,
+    *,
+    image_size: int,
+    max_seconds: float,
+    measured_seconds: float = MEASURED_SECONDS,
+) -> tuple[float, int] | None:
+    """Images/s of one actor, and its batch size; None where that could not be found out."""
+    measuring = _task(_measure_speed, resources).remote(
+        recipe, image_size, max_seconds=max_seconds, measured_seconds=measured_seconds
+    )
     try:
-        rate, batch_size = ray.get(measuring, timeout=_ROOM_SECONDS)
+        speed: tuple[float, int] = ray.get(measuring, timeout=_ROOM_SECONDS)
     except RayTaskError:
         raise
     except RayError:
         # What ended the process, or kept it, will do so with an actor's, which knows what to do about it.
         ray.cancel(measuring, force=True)
-        return UNMEASURED_SLICE_SIZE
-    size = choose_slice_size(rate, batch_size=batch_size, num_members=num_members, num_actors=resources.num_actors)
-    speed = f"{rate:,.0f}" if rate >= _MANY else f"{rate:.2g}"
-    say(
-        f"an actor scores {speed} images/s in {recipe.scoring.precision}: slices of {size:,} images",
-        event="slice_size",
-        slice_size=size,
-    )
-    return size
+        return None
+    return speed
 
 
 def choose_slice_size(rate: float, *, batch_size: int, num_members: int | None, num_actors: int) -> int:
@@ -116,17 +135,19 @@ def _settle_precision(asked: Precision | None, device_name: str) -> tuple[Precis
     return precision, lacks(device, precision), emulates(device, precision)
 
 
-def _measure_speed(recipe: ScorerRecipe, image_size: int, max_seconds: float) -> tuple[float, int]:
+def _measure_speed(
+    recipe: ScorerRecipe, image_size: int, *, max_seconds: float, measured_seconds: float
+) -> tuple[float, int]:
     arm_deadlines()
     with fatal_errors_end_the_process(), deadline(seconds=max_seconds):
         scorer = recipe.build(recipe.read_bundle())
         size = scorer.batch_size
         images = np.random.default_rng(0).integers(0, 256, (size, image_size, image_size, 3), dtype=np.uint8)
         num_images, seconds = size, _seconds(lambda: scorer.score(images))
-        if seconds < _MEASURED_SECONDS:
+        if seconds < measured_seconds:
             # The first call is slower: libraries choose their kernels.
             num_images, seconds = 0, 0.0
-        while seconds < _MEASURED_SECONDS:
+        while seconds < measured_seconds:
             seconds += _seconds(lambda: scorer.score(images))
             num_images += size
     return num_images / seconds, scorer.batch_size

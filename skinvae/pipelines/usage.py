@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from skinvae.pipelines.nodes import alive_nodes
 from skinvae.pipelines.progress import reported_times
-from skinvae.pipelines.runtime import Resources, alive_nodes, num_tasks_at_once
+from skinvae.pipelines.runtime import Resources, num_tasks_at_once
 from skinvae.pipelines.stage_times import Stage, add_seconds
+from skinvae.storage.run_records import RunUsage
 
 WORKING = frozenset({Stage.STREAM, Stage.READ, Stage.DECODE, Stage.SCORE, Stage.WRITE})
 """Stages that every image passes through."""
@@ -49,6 +51,8 @@ class Usage:
     """Of the cluster, as Ray counts them: a local Ray counts one in eight, and at least one, beside the cores."""
     num_actors: int = 0
     """That score; 0 where a job has none."""
+    gpus_per_actor: float = 0.0
+    threads_per_actor: int = 0
     num_tasks: int = 0
     """Decoding tasks at once."""
     num_readers: int = 0
@@ -71,6 +75,8 @@ class Usage:
         self.num_images += other.num_images
         self.num_cpus = max(self.num_cpus, other.num_cpus)
         self.num_actors = max(self.num_actors, other.num_actors)
+        self.gpus_per_actor = max(self.gpus_per_actor, other.gpus_per_actor)
+        self.threads_per_actor = max(self.threads_per_actor, other.threads_per_actor)
         self.num_tasks = max(self.num_tasks, other.num_tasks)
         self.num_readers = max(self.num_readers, other.num_readers)
         self.task_seconds += other.task_seconds
@@ -115,6 +121,20 @@ class Usage:
             if number
         ]
 
+    def for_record(self) -> RunUsage:
+        """What is kept of it beside the table."""
+        return RunUsage(
+            num_images=self.num_images,
+            run_seconds=self.run_seconds,
+            num_cpus=self.num_cpus,
+            num_actors=self.num_actors,
+            gpus_per_actor=self.gpus_per_actor,
+            threads_per_actor=self.threads_per_actor,
+            num_tasks=self.num_tasks,
+            seconds_to_first=self.seconds_to_first,
+            seconds={stage.value: seconds for stage, seconds in self.stages.items()},
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -151,6 +171,8 @@ def measured_round(
         Usage(
             num_cpus=num_cpus,
             num_actors=num_actors,
+            gpus_per_actor=resources.gpus_per_actor if num_actors else 0.0,
+            threads_per_actor=resources.threads_per_actor if num_actors else 0,
             num_tasks=num_tasks,
             num_readers=num_readers,
             task_seconds=num_tasks * (ended - started),

@@ -103,9 +103,28 @@ class Sign(LaxRecord):
         return self.state is RunState.RUNNING and self.age_seconds(now) <= _MISSED_BEATS * self.interval_seconds
 
 
+class RunUsage(LaxRecord):
+    """What a run that ended well had, and what it spent, from which the next one's time is told."""
+
+    num_images: int
+    run_seconds: float
+    num_cpus: float
+    """Of the cluster, as Ray counts them."""
+    num_actors: int
+    gpus_per_actor: float
+    threads_per_actor: int
+    num_tasks: int
+    """That decoded at once."""
+    seconds_to_first: float | None
+    seconds: dict[str, float]
+    """Worker-seconds by stage."""
+
+
 class Heartbeat(Sign):
     """Of a job on a table."""
 
+    usage: RunUsage | None = None
+    """Only the last sign of a run that ended well has it."""
     scoring_id: str
     made: dict[str, int]
     """Rows that this run made and committed, by status."""

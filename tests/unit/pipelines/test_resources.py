@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from skinvae.config import RaySettings
 from skinvae.errors import UsageError
 from skinvae.pipelines import runtime
-from skinvae.pipelines.runtime import MAX_THREADS_PER_ACTOR, Node, Resources, divide_resources, has_room, logical_cpus
+from skinvae.pipelines.nodes import Node, logical_cpus
+from skinvae.pipelines.runtime import MAX_THREADS_PER_ACTOR, Resources, divide_resources, has_room
 
 COUNTS = (1, 2, 3, 4, 8, 64)
 NODES = st.lists(st.builds(Node, num_cpus=st.integers(0, 40)), min_size=1, max_size=12)
@@ -162,6 +163,17 @@ def test_a_cluster_without_what_is_needed_is_refused() -> None:
         divide_resources([Node(8)], num_actors=1_000_000)
 
 
+def test_a_task_has_memory_that_some_node_has() -> None:
+    gib = 2**30
+    for sizes, memory in (([64, 8], 1.0), ([1], 0.5), ([0], 0.0)):
+        nodes = [Node(8, memory_bytes=size * gib) for size in sizes]
+        assert runtime.divided(nodes, RaySettings(), num_actors=0).memory_per_task == memory * gib
+    nodes = [Node(8, memory_bytes=16 * gib), Node(0, memory_bytes=64 * gib)]
+    assert runtime.divided(nodes, RaySettings(task_memory_gib=16), num_actors=0).memory_per_task == 16 * gib
+    with pytest.raises(UsageError, match=r"task_memory_gib = 17, but the largest node of the Ray cluster has 16 GiB"):
+        runtime.divided(nodes, RaySettings(task_memory_gib=17), num_actors=0)
+
+
 @pytest.mark.parametrize(
     ("num_workers", "min_workers", "num_actors", "gpus_each"),
     [(0, 0, 3, 1.0), (2, 0, 2, 1.0), (3, 1, 3, 1.0), (8, 2, 8, 1.0)],
@@ -169,7 +181,7 @@ def test_a_cluster_without_what_is_needed_is_refused() -> None:
 def test_training_workers_have_a_gpu_each(
     num_workers: int, min_workers: int, num_actors: int, gpus_each: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "alive_nodes", lambda: [Node(8, 2), Node(4, 1)])
+    monkeypatch.setattr(runtime, "awaited_nodes", lambda _: [Node(8, 2), Node(4, 1)])
     found = runtime.training_resources(RaySettings(), num_workers=num_workers, min_workers=min_workers)
     assert (found.num_actors, found.gpus_per_actor) == (num_actors, gpus_each)
 
@@ -178,6 +190,6 @@ def test_training_workers_have_a_gpu_each(
 def test_more_training_workers_than_gpus_are_refused(
     num_workers: int, min_workers: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "alive_nodes", lambda: [Node(8, 3)])
+    monkeypatch.setattr(runtime, "awaited_nodes", lambda _: [Node(8, 3)])
     with pytest.raises(UsageError, match=f"{words} workers need a GPU each, and the Ray cluster has 3"):
         runtime.training_resources(RaySettings(), num_workers=num_workers, min_workers=min_workers)
