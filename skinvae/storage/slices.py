@@ -5,10 +5,12 @@ A file is created only if absent; one that exists already is checked by its foot
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,8 @@ _TINY_BYTES = 256 << 10
 
 _TAIL_BYTES = 64 << 10
 """Of a file: more than the footers of most."""
+
+_NUM_ADOPTED_AT_ONCE = 32
 
 _SLICE_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]+-\d+-\d+(-\d+-\d+)?\.parquet")
 _PART_NAME = re.compile(r"part-[0-9a-f]{32}\.parquet")
@@ -80,6 +84,13 @@ def adopt_slice(table: Location, slice_id: SliceId, *, schema: pa.Schema) -> Sli
     if written_as != str(slice_id) or footer.schema.to_arrow_schema().names != schema.names:
         raise TableError(_foreign_file(table, slice_id.path))
     return SliceFile(slice_id, num_bytes, footer.num_rows, counts)
+
+
+def adopt_slices(table: Location, slice_ids: Sequence[SliceId], *, schema: pa.Schema) -> list[SliceFile]:
+    """What earlier attempts wrote under these names, in order; as `adopt_slice`, the requests of many at a time."""
+    adopt = functools.partial(adopt_slice, table, schema=schema)
+    with ThreadPoolExecutor(max_workers=_NUM_ADOPTED_AT_ONCE, thread_name_prefix="adopt") as pool:
+        return list(pool.map(adopt, slice_ids))
 
 
 def slices_written(table: Location) -> list[SliceId]:
