@@ -211,10 +211,11 @@ def parquet_bytes(slices: Sequence[tuple[SliceId, pa.Table]], *, metadata: Mappi
     schema = slices[0][1].schema.with_metadata(metadata)
     with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
         for group in _row_groups(slices):
-            rows = pa.concat_tables([one.replace_schema_metadata(metadata) for one in group])
+            # Metadata only then: that of a part names thousands of slices, and each table would hold a copy of it.
+            rows = pa.concat_tables([one.replace_schema_metadata(None) for one in group])
             # A slice without images must leave no row group without rows, which not every reader takes.
             if rows.num_rows:
-                writer.write_table(rows, row_group_size=_rows_per_group(rows))
+                writer.write_table(rows.replace_schema_metadata(metadata), row_group_size=_rows_per_group(rows))
     return buffer.getvalue()
 
 
