@@ -85,10 +85,10 @@ class Measurements:
         return part
 
     @property
-    def resume_seconds(self) -> float:
-        """A slice of the job, half of which is done: to open the table and to look what it covers."""
-        seconds = sum(self._phases[f"half: {one}"]["seconds"] for one in ("open table", "summarise, thrice"))
-        return float(seconds / self.driver["num_slices"])
+    def resume_seconds_per_member(self) -> float:
+        """Of a job half of which is done: to look what the table covers, and to plan the rest."""
+        seconds = sum(self._phases[f"half: {one}"]["seconds"] for one in ("open table", "summarise, thrice", "plan"))
+        return float(seconds / self._phases["plan"]["num_members"])
 
     @property
     def status_seconds(self) -> float:

@@ -196,14 +196,18 @@ def _network(job: Job) -> list[Resource]:
 
 
 def _afterwards(job: Job) -> list[Resource]:
-    part, resume, status = job.measured.full_part, job.measured.resume_seconds, job.measured.status_seconds
+    part, resume, status = job.measured.full_part, job.measured.resume_seconds_per_member, job.measured.status_seconds
     size = f"{part['num_bytes'] / part['num_rows']:.0f} bytes a row"
     swap = f"{part['seconds']:.2g} s a large file, of up to {part['peak_mb']:,.0f} MB"
     return [
         Resource("table, GB", size, "images", DRIVER, lambda j: j.table_bytes / 1e9),
         Resource("swap, core-minutes", swap, "large files", DRIVER, lambda j: j.num_parts * part["seconds"] / 60),
         Resource(
-            "resume, s beside planning", "half of the slices done", "slices", DRIVER, lambda j: resume * j.num_slices
+            "resume at half, minutes",
+            f"{1e6 * resume:.2g} µs an image",
+            "images",
+            DRIVER,
+            lambda j: resume * j.cluster.num_images / 60,
         ),
         Resource(
             "status, s",
