@@ -111,9 +111,9 @@ def page(measured: Measurements) -> str:
                 f"{measured.jobs['few']['num_slices']:,} and {measured.jobs['many']['num_slices']:,} slices: their "
                 "difference is what a slice asks, and the last column what a command asks beside. A slice of a zip is "
                 "two reads, its part of the directory and its members' bytes, and one more for every 16 MB. Requests "
-                "for the log come with commits, not with slices: a reader asks for each entry since the last checkpoint. "
+                "for the log come with commits, not with slices: each entry since the last checkpoint is one. "
                 "A slice's share of a core is the same difference. It holds what a driver and Ray's head take by the "
-                "second, in a slow job, and is an upper bound. So is what the GCS keeps of its tasks, which Ray bounds."
+                "second, in a slow job: an upper bound. So is what the GCS keeps of its tasks, which Ray bounds."
             ),
             OPERATORS,
         ]
