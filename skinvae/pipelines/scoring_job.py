@@ -88,8 +88,8 @@ def precision_in(table: ScoreTable | None, bundle: ModelBundle, settings: ScoreS
     A job that goes on elsewhere, on other hardware, goes on in the precision it began in.
     """
     rows: Counter[str] = Counter()
-    for one in [] if table is None else table.live_slices():
-        rows[one.scoring_id] += one.stop - one.start
+    for (_, scoring_id), members in ({} if table is None else table.covered()).items():
+        rows[scoring_id] += len(members)
     by_rows = {rows[make_scoring_id(bundle, settings.scoring(one))]: one for one in DTYPES}
     return by_rows[max(by_rows)] if max(by_rows) else None
 

@@ -22,7 +22,7 @@ from skinvae.storage.pixel_table import Preparation
 from skinvae.storage.ranges import Ranges
 from skinvae.storage.slice_ids import SliceFile, SliceId, covered_ranges, stream_offsets
 from skinvae.storage.slice_table import SliceTable
-from skinvae.storage.slices import adopt_slice, slices_written
+from skinvae.storage.slices import adopt_slices, slices_written
 
 if TYPE_CHECKING:
     from skinvae.pipelines.maps import MapSummary
@@ -223,6 +223,6 @@ def _adoptable(
     for slice_id in slices_written(job.table):
         wanted = slice_id.source_id in sources and slice_id.scoring_id == job.scoring_id
         if wanted and not taken[slice_id.source_id].intersects(slice_id.start, slice_id.stop):
-            found.append(adopt_slice(job.table, slice_id, schema=schema))
+            found.append(slice_id)
             taken[slice_id.source_id] = taken[slice_id.source_id].union(Ranges([(slice_id.start, slice_id.stop)]))
-    return found
+    return adopt_slices(job.table, found, schema=schema)

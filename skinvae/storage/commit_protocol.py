@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from skinvae.errors import TableError
-from skinvae.storage.slice_ids import SLICES_FOLDER, Coverage, SliceFile, SliceId, without_overlap
+from skinvae.storage.slice_ids import Coverage, SliceFile, SliceId, is_slice_path, without_overlap
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class LiveFile:
 
     @property
     def is_slice(self) -> bool:
-        return self.path.startswith(f"{SLICES_FOLDER}/")
+        return is_slice_path(self.path)
 
 
 class View(Protocol):
@@ -164,9 +164,9 @@ class ListSlices:
 
 @dataclass(frozen=True)
 class Delete:
-    """Remove the file; one that is gone already is no error. Answer: None."""
+    """Remove the files, many at a time; one that is gone already is no error. Answer: None."""
 
-    path: str
+    paths: tuple[str, ...]
 
 
 Effect = Reload | Commit | Pause | WriteParts | RewriteParts | ListParts | ReadReplaced | ListSlices | Delete
@@ -280,8 +280,9 @@ def delete_lost_parts(view: View) -> Steps[list[str]]:
     for path in found:
         replaced: Collection[str] | None = None if path in live else (yield ReadReplaced(path))
         if replaced is not None and not live.issuperset(replaced):
-            yield Delete(path)
             lost.append(path)
+    if lost:
+        yield Delete(tuple(lost))
     return lost
 
 
@@ -295,9 +296,9 @@ def delete_expired_slices(view: View, *, before_ms: int) -> Steps[int]:
         for slice_id in view.slices_in(file)
     }
     found: Sequence[SliceId] = (yield ListSlices()) if expired else ()
-    gone = [one for one in found if one in expired and one.path not in live]
-    for one in gone:
-        yield Delete(one.path)
+    gone = tuple(one.path for one in found if one in expired and one.path not in live)
+    if gone:
+        yield Delete(gone)
     return len(gone)
 
 

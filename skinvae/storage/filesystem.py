@@ -273,6 +273,14 @@ class Location:
             else:
                 os.remove(self.uri)
 
+    def delete_file(self) -> None:
+        """Remove the object here, by one request; nothing there is no error."""
+        with storage_errors(self, "delete"), suppress(FileNotFoundError):
+            if self.is_local:
+                os.remove(self.uri)
+            else:
+                self.filesystem.rm_file(self.uri)
+
     def open_range_reader(self, info: ObjectInfo) -> RangeFile:
         """Random access to the object as long as it has this version."""
         return RangeFile(self, info)

@@ -70,6 +70,11 @@ class SliceFile:
         return self.slice_id.path
 
 
+def is_slice_path(path: str) -> bool:
+    """Whether a file of a table holds one slice, not many."""
+    return path.startswith(f"{SLICES_FOLDER}/")
+
+
 def covered_ranges(slice_ids: Iterable[SliceId]) -> Coverage:
     """Per (source_id, scoring_id) the union of the slices' member ranges."""
     spans: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)

@@ -41,9 +41,9 @@ from skinvae.storage.commit_protocol import (
     run,
 )
 from skinvae.storage.filesystem import Location
-from skinvae.storage.ranges import Ranges
 from skinvae.storage.retries import count_retry, retry
-from skinvae.storage.slice_ids import Counts, Coverage, Offsets, SliceFile, SliceId, covered_ranges, stream_offsets
+from skinvae.storage.seen_slices import SeenSlices
+from skinvae.storage.slice_ids import Counts, Coverage, Offsets, SliceFile, SliceId, is_slice_path
 from skinvae.storage.slices import (
     SliceContents,
     contents_of_part,
@@ -55,7 +55,7 @@ from skinvae.storage.slices import (
 from skinvae.storage.storage_errors import delta_error_words, is_denial, is_passing_delta_error
 
 Table = TypeVar("Table", bound="SliceTable")
-Read = TypeVar("Read")
+Answer = TypeVar("Answer")
 
 WriteAll = Callable[[Sequence[Part]], Sequence[NewFile | None]]
 """Writes parts, wherever its owner wants that work done; None for one that cannot be written any more."""
@@ -65,7 +65,7 @@ RewriteAll = Callable[[Sequence[str]], Sequence[NewFile | None]]
 
 APP_ID = "skinvae"
 
-_NUM_FOOTERS_AT_ONCE = 32
+_NUM_FILES_AT_ONCE = 32
 
 _CAME_SECOND = "Invalid table version: 0"
 """What deltalake says where another driver created the table first, or where it did so itself and was not told."""
@@ -87,7 +87,7 @@ class SliceTable:
         self.location = location
         self._table = table
         self._contents_by_path: dict[str, dict[SliceId, SliceContents]] = {}
-        self._coverage: tuple[int, Coverage] | None = None
+        self._seen = SeenSlices()
         self.undeleted: list[str] = []
         """Files that no snapshot needs, and that storage does not allow to delete."""
 
@@ -151,9 +151,15 @@ class SliceTable:
 
     def live_slices(self) -> list[SliceId]:
         """Every slice of the snapshot, whether it still has its own file or is part of a larger one."""
-        files = self.live_files()
-        self._read_parts(files)
-        return [slice_id for file in files for slice_id in self.slices_in(file)]
+        return self._slices_at([file.path for file in self.live_files()])
+
+    def _slices_at(self, paths: Sequence[str]) -> list[SliceId]:
+        self._read_parts(paths)
+        return [
+            slice_id
+            for path in paths
+            for slice_id in ([SliceId.from_path(path)] if is_slice_path(path) else self._contents_by_path[path])
+        ]
 
     def slices_in(self, file: LiveFile) -> list[SliceId]:
         """The slices whose rows the file holds. Top-level files are asked by their footers, each once."""
@@ -163,23 +169,27 @@ class SliceTable:
 
     def contents_in_part(self, file: LiveFile) -> dict[SliceId, SliceContents]:
         """What a top-level file says of its slices, in its order."""
-        self._read_parts([file])
+        self._read_parts([file.path])
         return self._contents_by_path[file.path]
 
-    def _read_parts(self, files: Iterable[LiveFile]) -> None:
-        paths = [file.path for file in files if not file.is_slice and file.path not in self._contents_by_path]
-        found = _at_once(lambda path: contents_of_part(self.location / path), paths)
-        self._contents_by_path |= dict(zip(paths, found, strict=True))
+    def _read_parts(self, paths: Iterable[str]) -> None:
+        parts = [path for path in paths if not is_slice_path(path) and path not in self._contents_by_path]
+        found = _at_once(lambda path: contents_of_part(self.location / path), parts)
+        self._contents_by_path |= dict(zip(parts, found, strict=True))
 
     def covered(self) -> Coverage:
         """Per (source_id, scoring_id) the member ranges that the snapshot has rows of."""
-        if self._coverage is None or self._coverage[0] != self.version:
-            self._coverage = self.version, covered_ranges(self.live_slices())
-        return self._coverage[1]
+        return self._seen_now().covered
 
     def offsets(self) -> Offsets:
         """Per (source_id, scoring_id) of a stream the byte offsets of members, as far as its slices say."""
-        return stream_offsets(self.live_slices())
+        return self._seen_now().offsets
+
+    def _seen_now(self) -> SeenSlices:
+        if self._seen.version != self.version:
+            paths = pa.table(self._table.get_add_actions())["path"].combine_chunks().cast(pa.string())
+            self._seen.move_on(self.version, paths, self._slices_at)
+        return self._seen
 
     def commit_slices(self, files: Iterable[SliceFile], *, provenance: dict[str, str]) -> list[SliceFile]:
         """Add slice files to the table and return those that this call added; see `commit_protocol.commit_slices`."""
@@ -190,7 +200,7 @@ class SliceTable:
 
         Returns whether it was made, also where the answer was lost on the way.
         """
-        before, covered = self.version, self.covered()
+        before, seen = self.version, self._seen_now()
         commit_id = secrets.token_hex(8)
         properties = CommitProperties(
             custom_metadata=provenance | {_COMMIT_ID: commit_id},
@@ -214,17 +224,17 @@ class SliceTable:
         self.reload()
         if self.version == before + 1 and not change.remove:
             # Nobody else has committed: what is covered follows without reading the whole snapshot again.
-            more = covered_ranges(SliceId.from_path(file.path) for file in change.add)
-            self._coverage = (
-                self.version,
-                covered | {key: covered.get(key, Ranges()).union(ranges) for key, ranges in more.items()},
-            )
+            paths = [file.path for file in change.add]
+            seen.add(self.version, pa.array(paths, pa.string()), map(SliceId.from_path, paths))
         return True
 
-    def delete(self, path: str) -> None:
-        """Delete a file that no row depends on; where that is forbidden, it stays and is noted."""
+    def delete(self, paths: Sequence[str]) -> None:
+        """Delete files that no row depends on, many at a time; where that is forbidden, they stay and are noted."""
+        _at_once(self._delete_file, paths)
+
+    def _delete_file(self, path: str) -> None:
         try:
-            (self.location / path).delete()
+            (self.location / path).delete_file()
         except InputError as error:
             if not is_denial(error.__cause__):
                 raise
@@ -241,7 +251,7 @@ class SliceTable:
         total: Counter[str] = Counter()
         alone: list[LiveFile] = []
         files = self.live_files()
-        self._read_parts(files)
+        self._read_parts(file.path for file in files)
         for file in files:
             for one in self.slices_in(file):
                 if one.scoring_id != scoring_id or one.source_id not in source_ids:
@@ -262,7 +272,7 @@ class SliceTable:
 
     def scoring_ids(self) -> list[str]:
         """The distinct scorings, or preparations, of the snapshot, ascending."""
-        return sorted({slice_id.scoring_id for slice_id in self.live_slices()})
+        return sorted({scoring_id for _, scoring_id in self.covered()})
 
     def has_columns(self, kind: type[SliceTable]) -> bool:
         """Whether the columns are those of this kind of table."""
@@ -315,8 +325,8 @@ class DeltaStore:
                 answer = read_replaced(location / path)
             case ListSlices():
                 answer = slices_written(location)
-            case Delete(path):
-                self._table.delete(path)
+            case Delete(paths):
+                self._table.delete(paths)
         return answer
 
 
@@ -329,12 +339,12 @@ def _actions(change: Change) -> list[AddAction | RemoveAction]:
     return adds + [RemoveAction(path, change.changes_rows, now) for path in change.remove]
 
 
-def _at_once(read: Callable[[str], Read], paths: Sequence[str]) -> list[Read]:
-    """What `read` says of each path, in order; the requests of many at a time."""
+def _at_once(access: Callable[[str], Answer], paths: Sequence[str]) -> list[Answer]:
+    """What `access` says of each path, in order; the requests of many at a time."""
     if len(paths) < 2:
-        return [read(path) for path in paths]
-    with ThreadPoolExecutor(max_workers=_NUM_FOOTERS_AT_ONCE, thread_name_prefix="footers") as pool:
-        return list(pool.map(read, paths))
+        return [access(path) for path in paths]
+    with ThreadPoolExecutor(max_workers=_NUM_FILES_AT_ONCE, thread_name_prefix="files") as pool:
+        return list(pool.map(access, paths))
 
 
 def _is_passing(error: Exception) -> bool:

@@ -5,10 +5,12 @@ A file is created only if absent; one that exists already is checked by its foot
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,8 @@ _TINY_BYTES = 256 << 10
 
 _TAIL_BYTES = 64 << 10
 """Of a file: more than the footers of most."""
+
+_NUM_ADOPTED_AT_ONCE = 32
 
 _SLICE_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]+-\d+-\d+(-\d+-\d+)?\.parquet")
 _PART_NAME = re.compile(r"part-[0-9a-f]{32}\.parquet")
@@ -80,6 +84,13 @@ def adopt_slice(table: Location, slice_id: SliceId, *, schema: pa.Schema) -> Sli
     if written_as != str(slice_id) or footer.schema.to_arrow_schema().names != schema.names:
         raise TableError(_foreign_file(table, slice_id.path))
     return SliceFile(slice_id, num_bytes, footer.num_rows, counts)
+
+
+def adopt_slices(table: Location, slice_ids: Sequence[SliceId], *, schema: pa.Schema) -> list[SliceFile]:
+    """What earlier attempts wrote under these names, in order; as `adopt_slice`, the requests of many at a time."""
+    adopt = functools.partial(adopt_slice, table, schema=schema)
+    with ThreadPoolExecutor(max_workers=_NUM_ADOPTED_AT_ONCE, thread_name_prefix="adopt") as pool:
+        return list(pool.map(adopt, slice_ids))
 
 
 def slices_written(table: Location) -> list[SliceId]:
@@ -209,10 +220,11 @@ def parquet_bytes(slices: Sequence[tuple[SliceId, pa.Table]], *, metadata: Mappi
     schema = slices[0][1].schema.with_metadata(metadata)
     with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
         for group in _row_groups(slices):
-            rows = pa.concat_tables([one.replace_schema_metadata(metadata) for one in group])
+            # Metadata only then: that of a part names thousands of slices, and each table would hold a copy of it.
+            rows = pa.concat_tables([one.replace_schema_metadata(None) for one in group])
             # A slice without images must leave no row group without rows, which not every reader takes.
             if rows.num_rows:
-                writer.write_table(rows, row_group_size=_rows_per_group(rows))
+                writer.write_table(rows.replace_schema_metadata(metadata), row_group_size=_rows_per_group(rows))
     return buffer.getvalue()
 
 

@@ -129,7 +129,9 @@ def test_what_may_not_be_deleted_stays_and_is_noted(traffic: Traffic, folder: Lo
     assert table.undeleted == [slice_id(0, 3).path]
     assert (folder / slice_id(0, 3).path).exists()
     traffic.faults = NoFaults()
+    traffic.exchanges.clear()
     assert delete_expired_slices(table, retention_seconds=0) == 1
+    assert len(traffic.matching("_slices/.*parquet")) == 1, "100,000 slices leave in so many requests"
     assert not (folder / slice_id(0, 3).path).exists()
 
 

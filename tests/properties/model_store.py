@@ -176,14 +176,15 @@ class Driver:
 
     def failed_after(self) -> None:
         """The effect takes place, but the driver hears of a failure: the answer was lost."""
-        self._carry_out()
+        self._carry_out(is_cut=True)
         self._hear_of_a_failure()
 
     def killed_before(self) -> None:
         self.is_alive = False
 
     def killed_after(self) -> None:
-        self._carry_out()
+        """Of many deletions, some have been made by then."""
+        self._carry_out(is_cut=True)
         self.is_alive = False
 
     def _hear_of_a_failure(self) -> None:
@@ -198,7 +199,7 @@ class Driver:
         except StopIteration:
             self.is_alive = False
 
-    def _carry_out(self) -> Any:
+    def _carry_out(self, *, is_cut: bool = False) -> Any:
         store, answer = self.store, None
         match self.effect:
             case Work(slice_id):
@@ -220,8 +221,9 @@ class Driver:
                 answer = held and held.replaces
             case ListSlices():
                 answer = [content.slices[0] for path, content in store.files.items() if path.startswith("_slices/")]
-            case Delete(path):
-                store.files.pop(path, None)
+            case Delete(paths):
+                for path in paths[: len(paths) // 2 + 1] if is_cut else paths:
+                    store.files.pop(path, None)
             case Pause():
                 pass
         return answer

@@ -200,7 +200,7 @@ def delete_whatever_is_not_live(view: View) -> Steps[list[str]]:
     live = {file.path for file in view.live_files()}
     for path in (yield ListParts()):
         if path not in live:
-            yield Delete(path)
+            yield Delete((path,))
     return []
 
 
@@ -210,7 +210,7 @@ def delete_lost_parts_by_an_old_view(view: View) -> Steps[list[str]]:
     for path in found:
         replaced = None if path in live else (yield ReadReplaced(path))
         if replaced is not None and not live.issuperset(replaced):
-            yield Delete(path)
+            yield Delete((path,))
     return []
 
 

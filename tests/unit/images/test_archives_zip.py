@@ -189,6 +189,14 @@ def test_more_members_than_the_end_record_can_count(count: int) -> None:
     assert [raw.index for raw in members_of(archive, last)] == list(range(last.start, count))
 
 
+def test_members_are_not_counted_where_no_more_would_fit_than_the_end_record_says() -> None:
+    reader = BytesReader(many_members(60_000))
+    archive = open_archive(reader, max_bytes=MAX_BYTES)
+    num_reads = len(reader.reads)
+    assert archive.num_members == 60_000
+    assert len(reader.reads) == num_reads, "its directory takes 3.7 MB: 60,000 + 65,536 members would take more"
+
+
 def test_zip64_with_70_000_members_as_zipfile_writes_it() -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as writer:

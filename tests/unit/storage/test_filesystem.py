@@ -311,6 +311,7 @@ def test_what_is_not_there_is_an_input_error_that_names_it(tmp_path: Path) -> No
         gone.open_range_reader(ObjectInfo(1, "1-1"))
     assert not gone.exists()
     gone.delete()
+    gone.delete_file()
     assert gone.list_objects() == []
 
 

@@ -72,9 +72,10 @@ class ZipArchive:
     @cached_property
     def num_members(self) -> int:
         location = self._location
-        if location.is_zip64 or location.stop - location.start < MIN_RECORD_BYTES << 16:
+        at_most = (location.stop - location.start) // MIN_RECORD_BYTES
+        if location.is_zip64 or location.declared_members + (1 << 16) > at_most:
             return location.declared_members
-        # Writers that know no zip64 store the count modulo 65,536: here it has to be counted.
+        # Writers that know no zip64 store the count modulo 65,536: where more would fit, it has to be counted.
         return sum(1 for _ in walk_directory(self._reader, start=location.start, stop=location.stop))
 
     def members(self) -> Iterator[Member]:
