@@ -89,6 +89,11 @@ def make_evaluation(
         other = Scored.open(
             against or table, scoring_id=against_scoring_id, option="--against-scoring-id", storage=config.storage
         )
+        if other.scoring_id == scored.scoring_id:
+            raise UsageError(
+                f"both are scoring {scored.scoring_id}, whose scores are the same: name another with --against or "
+                "--against-scoring-id"
+            )
     tables = [scored.table] if other is None else [scored.table, other.table]
     is_large = max(one.num_rows() for one in tables) > settings.max_rows_in_memory
     if is_large and other is not None:

@@ -115,7 +115,7 @@ def comparison_tables(comparison: pd.DataFrame) -> list[Table]:
     if len(between):
         other = between["scoring_id_b"].iloc[0]
         num_normal = between["num_normal"].iloc[0]
-        title = f"AUROC less that of scoring {other}, and p; {num_normal:,} normals in both"
+        title = f"AUROC less that of {other}, and p; {num_normal:,} normals in both"
         tables += _difference_tables(title, between, rows=ROW_ORDER)
     return tables
 

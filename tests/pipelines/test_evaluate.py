@@ -177,6 +177,8 @@ def test_two_models_are_compared_on_what_neither_was_trained_on(
     assert 0 < len(common) < len(found.join.evaluated)
     row = between.query("score_a == 'vae' and target == 'pooled'").iloc[0]
     assert row["auroc_a"] == pytest.approx(roc_auc_score(chosen["label"] != "NV", chosen["vae"]), abs=1e-12)
+    with pytest.raises(UsageError, match="whose scores are the same"):
+        run(table, archive, tmp_path / "g", against=table)
     too_large = build_config({**SMALL, "evaluate": {"max_rows_in_memory": 10}})
     with pytest.raises(UsageError, match=r"raise evaluate\.max_rows_in_memory"):
         run(table, archive, tmp_path / "g", against=second, config=too_large)

@@ -79,7 +79,7 @@ def test_comparisons_within_and_between_scorings_are_two_tables() -> None:
     text = printed(first[0])
     for row in within.itertuples():
         assert f"{row.difference:+.3f}" in text
-    assert "less that of scoring s2" in printed(second[0]).replace("\n", " ")
+    assert "less that of s2" in printed(second[0]).replace("\n", " ")
     assert "p<.001" in printed(second[0])
 
 
