@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import beta
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
@@ -65,6 +66,8 @@ class Detection:
     num_without: int
     """Evaluated images whose p-value is null."""
     smallest_p_value: float
+    num_held_out: int
+    """Normals of the training that p-values were made from."""
 
     @property
     def num_called(self) -> int:
@@ -77,10 +80,21 @@ class Detection:
         return self._of(NORMAL, "num_called") / max(1, self.num_called)
 
     @property
+    def promised_range(self) -> tuple[float, float]:
+        """Between what a rate of `false_positive_rate` may turn out, made from so few held-out normals (95 %).
+
+        The share of new normals beyond the k-th of n is Beta(k, n + 1 - k), whatever their distribution.
+        """
+        rank = self.false_positive_rate * (self.num_held_out + 1)
+        spread = beta(rank, self.num_held_out + 1 - rank)
+        return float(spread.ppf((1.0 - CONFIDENCE) / 2)), float(spread.ppf((1.0 + CONFIDENCE) / 2))
+
+    @property
     def is_compatible(self) -> bool:
-        """Whether the asked false-positive rate lies within the interval of the realised one."""
+        """Whether the interval of the realised false-positive rate meets the promised range."""
         row = self.frame[self.frame["target"] == NORMAL].iloc[0]
-        return bool(row["ci_low"] <= self.false_positive_rate <= row["ci_high"])
+        low, high = self.promised_range
+        return bool(row["ci_low"] <= high and low <= row["ci_high"])
 
     @property
     def num_needed(self) -> int:
@@ -92,7 +106,12 @@ class Detection:
 
 
 def detect(
-    evaluated: pd.DataFrame, *, normal: Collection[str], false_positive_rate: float, false_discovery_rate: float
+    evaluated: pd.DataFrame,
+    *,
+    normal: Collection[str],
+    false_positive_rate: float,
+    false_discovery_rate: float,
+    num_held_out: int,
 ) -> Detection | None:
     """Detect among `LabelJoin.evaluated`; None where no image, or none of the normals, has a p-value."""
     known = evaluated[evaluated["p_value"].notna()]
@@ -122,6 +141,7 @@ def detect(
         num_images=len(known),
         num_without=len(evaluated) - len(known),
         smallest_p_value=float(p_values.min()),
+        num_held_out=num_held_out,
     )
 
 

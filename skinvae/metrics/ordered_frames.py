@@ -111,7 +111,7 @@ def comparison_frame(passes: Mapping[str, OrderedScores], *, score: str, sides: 
 
 
 def ordered_detection(
-    chunks: Iterable[Chunk], *, num_known: Sequence[int], sides: Sides, rates: tuple[float, float]
+    chunks: Iterable[Chunk], *, num_known: Sequence[int], sides: Sides, rates: tuple[float, float], num_held_out: int
 ) -> Detection | None:
     """Detect among p-values in ascending order; `num_known` images of each code have one, `rates` are as in `detect`.
 
@@ -149,6 +149,7 @@ def ordered_detection(
         num_images=num_images,
         num_without=sum(sides.counts) - num_images,
         smallest_p_value=float(smallest or 0.0),
+        num_held_out=num_held_out,
     )
 
 

@@ -44,6 +44,11 @@ class Scored:
             )
         return cls(scores, chosen, model_id, model, read_split(copies, model))
 
+    @property
+    def num_held_out(self) -> int:
+        """Normals that chose the epoch: p-values are made from their scores."""
+        return int((self.split["split"] == "validation").sum())
+
     def as_dict(self) -> dict[str, object]:
         """As evaluation.json has it."""
         return {

@@ -1,7 +1,7 @@
 """Evaluate a table that memory cannot hold: joined and sorted on local disk, each score read once in its order.
 
 Values are those of the evaluation in memory, to the rounding of sums; intervals are analytic. Memory is that of the
-scratch database (`evaluate.memory_mb`) and some hundred MB, however many rows there are.
+scratch database (`evaluate.memory_mb`), of the libraries and of some chunks, however many rows there are.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def evaluate_on_disk(scored: Scored, sources: LabelSources, *, settings: Evaluat
             num_known=[known[code] for code in range(len(sides.counts))],
             sides=sides,
             rates=(settings.false_positive_rate, settings.false_discovery_rate),
+            num_held_out=scored.num_held_out,
         )
         scoring_id = scored.scoring_id
         strata = [

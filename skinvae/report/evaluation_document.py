@@ -52,6 +52,8 @@ def _detection(detection: Detection) -> dict[str, Any]:
     return {
         "by_target": _records(detection.frame),
         "false_positive_rate": detection.false_positive_rate,
+        "promised_range": list(detection.promised_range),
+        "num_held_out": detection.num_held_out,
         "is_compatible": detection.is_compatible,
         "false_discovery_rate": detection.false_discovery_rate,
         "false_discovery_proportion": detection.false_discovery_proportion,

@@ -89,14 +89,13 @@ def detection_sentences(detection: Detection | None) -> list[str]:
         f"{_percent(normals['share_flagged'])} of the normals have p <= {rate:g} "
         f"({_percent(normals['ci_low'])} to {_percent(normals['ci_high'])} by {normals['ci_method']}): "
     )
+    low, high = (_percent(share) for share in detection.promised_range)
+    promise = f"{detection.num_held_out:,} held-out normals promise {_percent(rate)} to within {low} to {high}"
     if detection.is_compatible:
-        realised += f"compatible with the {_percent(rate)} that p-values promise."
+        realised += f"compatible with p-values, where {promise}."
     else:
         word = "more" if normals["share_flagged"] > rate else "fewer"
-        realised += (
-            f"{word} than the {_percent(rate)} that p-values promise, so these normals score unlike the held-out ones "
-            "of the training."
-        )
+        realised += f"{word} than p-values allow, where {promise}: these normals score unlike those."
     lines = [realised, _batch_sentence(detection)]
     if detection.num_without:
         lines.append(f"{detection.num_without:,} evaluated images have no p-value and are left out of this.")

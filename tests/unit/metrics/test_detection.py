@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +22,7 @@ COUNTS = {"NV": 400, "MEL": 60, "DF": 20}
 
 
 def found_in(frame: pd.DataFrame) -> Detection:
-    detection = detect(frame, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1)
+    detection = detect(frame, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, num_held_out=2000)
     assert detection is not None
     return detection
 
@@ -68,6 +70,16 @@ def test_other_normals_than_those_of_the_training_break_the_promise() -> None:
     assert not found_in(frame.assign(p_value=frame["p_value"] / 4)).is_compatible
 
 
+def test_few_held_out_normals_promise_little() -> None:
+    """The share of new normals beyond the largest of 19 is at most 5 % half of the time only."""
+    detection = dataclasses.replace(found_in(evaluated_frame(COUNTS, seed=3)), num_held_out=19)
+    low, high = detection.promised_range
+    assert (low, high) == pytest.approx((1 - 0.975 ** (1 / 19), 1 - 0.025 ** (1 / 19)))
+    too_many = found_in(evaluated_frame(COUNTS, seed=3).assign(p_value=lambda rows: rows["p_value"] / 2))
+    assert not too_many.is_compatible
+    assert dataclasses.replace(too_many, num_held_out=19).is_compatible
+
+
 def test_photos_of_a_lesion_count_as_fewer() -> None:
     frame = evaluated_frame(COUNTS, seed=4, num_per_lesion=4)
     by_lesion, alone = (found_in(one).frame.iloc[0] for one in (frame, frame.assign(group=None)))
@@ -84,4 +96,7 @@ def test_images_without_a_p_value_are_counted_and_left_out() -> None:
     assert np.isnan(row["share_flagged"])
     assert (row["ci_low"], row["ci_high"]) == (0.0, 1.0)
     for without in (frame.assign(p_value=np.nan), frame.assign(p_value=frame["p_value"].where(frame["label"] != "NV"))):
-        assert detect(without, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1) is None
+        assert (
+            detect(without, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, num_held_out=2000)
+            is None
+        )

@@ -73,16 +73,16 @@ def test_values_are_those_from_memory(num_per_lesion: int) -> None:
 def test_detection_is_that_from_memory() -> None:
     frame = evaluated_frame(COUNTS, seed=1, shift=2.5).round({"p_value": 3}).assign(group=None)
     rates = (0.05, 0.1)
-    expected = detect(frame, normal=["NV"], false_positive_rate=rates[0], false_discovery_rate=rates[1])
+    expected = detect(frame, normal=["NV"], false_positive_rate=rates[0], false_discovery_rate=rates[1], num_held_out=9)
     found = ordered_detection(
-        chunks_of(frame, "p_value"), num_known=[900, 300, 90], sides=sides_of(COUNTS), rates=rates
+        chunks_of(frame, "p_value"), num_known=[900, 300, 90], sides=sides_of(COUNTS), rates=rates, num_held_out=9
     )
     assert expected is not None
     assert found is not None
     pd.testing.assert_frame_equal(found.frame, expected.frame)
     assert found.num_called == expected.num_called > 0
     assert found.smallest_p_value == expected.smallest_p_value
-    assert ordered_detection([], num_known=[0, 0, 0], sides=sides_of(COUNTS), rates=rates) is None
+    assert ordered_detection([], num_known=[0, 0, 0], sides=sides_of(COUNTS), rates=rates, num_held_out=9) is None
 
 
 def test_degenerate_scores_get_the_same_bounds() -> None:

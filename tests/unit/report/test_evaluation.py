@@ -54,7 +54,9 @@ def evaluate(counts: dict[str, int], *, with_paper: bool = False) -> Evaluation:
         curves=evaluate_curves(
             join.evaluated, normal=["NV"], scoring_id="s1", rng=np.random.default_rng(0), num_resamples=100
         ),
-        detection=detect(join.evaluated, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1),
+        detection=detect(
+            join.evaluated, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, num_held_out=2000
+        ),
         comparison=compare_scores(join.evaluated, normal=["NV"], score="vae_reconst", scoring_id="s1"),
         strata=evaluate_strata(
             join.evaluated, normal=["NV"], metadata=metadata_of(join.evaluated), score="vae_reconst", scoring_id="s1"
