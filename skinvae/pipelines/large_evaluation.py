@@ -1,7 +1,7 @@
 """Evaluate a table that memory cannot hold: joined and sorted on local disk, each score read once in its order.
 
-Values are those of the evaluation in memory, to the rounding of sums; intervals are analytic. Memory is that of the
-scratch database (`evaluate.memory_mb`), of the libraries and of some chunks, however many rows there are.
+Values are those of the evaluation in memory, to the rounding of sums; intervals are analytic. Python
+holds chunks of rows, never all; the scratch database keeps its buffers within `evaluate.memory_mb`.
 """
 
 from __future__ import annotations
