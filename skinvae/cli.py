@@ -26,6 +26,7 @@ from skinvae.options import (
     DryRun,
     Groups,
     Labels,
+    Metadata,
     Model,
     OptionalLabels,
     Out,
@@ -259,7 +260,7 @@ def prepare(
 
 @app.command(
     epilog="Example: skinvae evaluate --table out/scores --labels ISIC2018_Task3_Training_GroundTruth.csv "
-    "--groups HAM10000_metadata.csv --protocol paper --out out/evaluation" + _EXIT_CODES
+    "--metadata HAM10000_metadata.csv --protocol paper --out out/evaluation" + _EXIT_CODES
 )
 @_reports_errors
 def evaluate(
@@ -276,12 +277,20 @@ def evaluate(
         typer.Option(help="all images, or besides them the paper's draws of 250 normals and 100 of each disease"),
     ] = "all",
     scoring_id: ScoringId = None,
+    metadata: Metadata = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Another score table, to compare with on the images both count.", show_default=False),
+    ] = None,
+    against_scoring_id: Annotated[
+        str | None, typer.Option(help="Which scoring to compare with, of --against or of --table.", show_default=False)
+    ] = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
     _print_config: PrintConfig = False,
 ) -> None:
-    """Join scores with labels and compute AUROCs with 95 % intervals; images the model was trained on never count."""
+    """Join scores with labels and say what they find, with 95 % intervals; images the model trained on never count."""
     settings = _settings(config, assignments)
     from skinvae.pipelines.evaluate import evaluate as run
 
@@ -294,6 +303,9 @@ def evaluate(
         protocol=protocol,
         scoring_id=scoring_id,
         config=settings,
+        metadata=metadata,
+        against=against,
+        against_scoring_id=against_scoring_id,
     )
     print_evaluation(evaluation, out=out, as_json=as_json)
 

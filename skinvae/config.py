@@ -37,6 +37,8 @@ else:
     import tomli as tomllib
 
 Device = Literal["auto", "cpu", "cuda"]
+ScoreName = Literal["vae", "vae_reconst", "vae_kl", "iwae", "iwae_reconst", "iwae_kl"]
+"""One of SCORES in records.py."""
 
 
 class _Section(BaseModel):
@@ -131,6 +133,22 @@ class EvaluateSettings(_Section):
 
     seed: int = Field(0, ge=0, description="of the bootstrap and of the paper protocol's draws")
     num_resamples: int = Field(1000, ge=100, description="bootstrap resamples per interval")
+    false_positive_rate: float = Field(
+        0.05, gt=0, lt=1, description="images with a p-value of at most this are flagged: so many normals should be"
+    )
+    false_discovery_rate: float = Field(
+        0.1, gt=0, lt=1, description="of Benjamini and Hochberg's procedure: share of normals among the images it calls"
+    )
+    compared_score: ScoreName = Field("vae_reconst", description="score that all others are compared with")
+    strata_score: ScoreName = Field("vae_reconst", description="score whose AUROC is given by age, sex and the like")
+    max_rows_in_memory: int = Field(
+        2_000_000,
+        ge=0,
+        description="tables with more rows are sorted and joined on local disk: the same numbers, analytic intervals",
+    )
+    memory_mb: int = Field(
+        1024, ge=128, description="memory for sorting and joining such tables; TMPDIR takes what exceeds it"
+    )
 
 
 class RaySettings(_Section):

@@ -33,6 +33,13 @@ Groups = Annotated[
         show_default=False,
     ),
 ]
+Metadata = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV, Parquet or Delta table with image_id and any of age, sex, localization, dx_type, as in HAM10000.",
+        show_default=False,
+    ),
+]
 ConfigFile = Annotated[
     str | None, typer.Option("--config", help="TOML file of settings: a path or URI.", show_default=False)
 ]

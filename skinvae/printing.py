@@ -159,7 +159,9 @@ def _maps_planned(summary: JobSummary) -> list[str]:
 
 def print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None:
     """The evaluation as tables, or as JSON."""
-    from skinvae.report.evaluation import evaluation_document, evaluation_page
+    from skinvae.report.evaluation import evaluation_page
+    from skinvae.report.evaluation_document import evaluation_document
+    from skinvae.report.evaluation_files import evaluation_frames
 
     if as_json:
         print_json(evaluation_document(evaluation) | {"out": out})
@@ -172,7 +174,8 @@ def print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None
         style="bold",
         highlight=False,
     )
-    print(f"written to {out}: evaluation.json, auroc.csv, roc_curves.png, score_histograms.png")
+    figures = ["roc_curves.png", "score_histograms.png", *(["strata.png"] if evaluation.strata is not None else [])]
+    print(f"written to {out}: {', '.join(['evaluation.json', *evaluation_frames(evaluation), *figures])}")
 
 
 def print_report(summary: ReportSummary, *, as_json: bool) -> None:

@@ -14,8 +14,8 @@ from benchmarks.scale.measurements import Measurements
 from skinvae.config import ScoreSettings
 from skinvae.images.archives.coalesce import MAX_READ_BYTES
 from skinvae.model.vae import ModelSettings
+from skinvae.pipelines.actor_stage import CALLS_AT_ONCE
 from skinvae.pipelines.completing import MAX_INPUT_BLOCKS
-from skinvae.pipelines.scoring_stages import CALLS_AT_ONCE
 from skinvae.pipelines.tuning import MAX_SLICE_SIZE
 
 

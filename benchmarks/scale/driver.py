@@ -57,7 +57,7 @@ def _preparation() -> Preparation:
 
 def make_job(table: Location) -> SliceJob:
     """A scoring job's identity."""
-    return SliceJob("run-1", "c" * 16, _preparation(), 10.0, table, PROVENANCE)
+    return SliceJob("run-1", "c" * 16, _preparation(), 10.0, table, PROVENANCE, verb="score")
 
 
 def resume(table_uri: str, pattern: str) -> dict[str, Measured]:

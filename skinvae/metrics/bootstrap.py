@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skinvae.metrics.auroc import Floats
 
-_CHUNK_SIZE = 50
+CHUNK_SIZE = 50
 """Resamples held in memory at once: the weights of 10,000 images are 4 MB."""
 
 
@@ -27,6 +27,17 @@ class Sample:
     def num_lesions(self) -> int:
         """Lesions in the class."""
         return int(self.lesions.max()) + 1
+
+    @property
+    def num_effective(self) -> float:
+        """See `effective_size`."""
+        return effective_size(self.lesions)
+
+
+def effective_size(lesions: NDArray[np.int64]) -> float:
+    """Independent images that would tell as much as these, were the photos of a lesion all alike (Kish 1965)."""
+    sizes = np.bincount(lesions)
+    return float(sizes.sum() ** 2 / max(1, (sizes**2).sum()))
 
 
 def number_lesions(groups: pd.Series[str]) -> NDArray[np.int64]:
@@ -48,10 +59,10 @@ def bootstrap_lesions(
     """
     num_scores = len(normal.scores)
     result = np.empty((num_scores, len(abnormal) + 2, num_resamples))
-    for start in range(0, num_resamples, _CHUNK_SIZE):
-        size = min(_CHUNK_SIZE, num_resamples - start)
-        normal_weights = _draw_weights(normal, size=size, rng=rng)
-        class_weights = [_draw_weights(sample, size=size, rng=rng) for sample in abnormal]
+    for start in range(0, num_resamples, CHUNK_SIZE):
+        size = min(CHUNK_SIZE, num_resamples - start)
+        normal_weights = draw_weights(normal, size=size, rng=rng)
+        class_weights = [draw_weights(sample, size=size, rng=rng) for sample in abnormal]
         totals = np.stack([weights.sum(axis=1) for weights in class_weights])
         for score in range(num_scores):
             below = weighted_placements(
@@ -85,7 +96,7 @@ def weighted_placements(normal: Floats, *, abnormal: Floats, normal_weights: Flo
     return placements
 
 
-def _draw_weights(sample: Sample, *, size: int, rng: np.random.Generator) -> Floats:
+def draw_weights(sample: Sample, *, size: int, rng: np.random.Generator) -> Floats:
     """Return (size, images): how often each image is drawn, when its lesion is."""
     num = sample.num_lesions
     draws = rng.integers(num, size=(size, num)) + num * np.arange(size)[:, None]

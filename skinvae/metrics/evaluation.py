@@ -42,8 +42,8 @@ def evaluate_scores(
     lesions. Raises LabelsError where no normal or no abnormal image is left to compare.
     """
     classes = abnormal_classes(evaluated, normal=normal)
-    by_class = {name: _scores_of(evaluated, classes=[name]) for name in classes}
-    normals = _scores_of(evaluated, classes=normal)
+    by_class = {name: scores_of(evaluated, classes=[name]) for name in classes}
+    normals = scores_of(evaluated, classes=normal)
     if evaluated["group"].notna().any():
         variances, lesions = _lesion_variances(
             evaluated, normal=normal, classes=classes, num_resamples=num_resamples, rng=rng
@@ -90,7 +90,7 @@ def abnormal_classes(evaluated: pd.DataFrame, *, normal: Collection[str]) -> tup
     return order_classes(found - set(normal))
 
 
-def _scores_of(evaluated: pd.DataFrame, *, classes: Collection[str]) -> Floats:
+def scores_of(evaluated: pd.DataFrame, *, classes: Collection[str]) -> Floats:
     """Return (6, images)."""
     rows = evaluated.loc[evaluated["label"].isin(classes), list(SCORES)]
     return np.ascontiguousarray(rows.to_numpy(dtype=np.float64).T)
@@ -108,7 +108,7 @@ def _lesion_variances(
     names: list[Collection[str]] = [normal, *([name] for name in classes)]
     groups = [evaluated.loc[evaluated["label"].isin(members), "group"] for members in names]
     samples = [
-        Sample(scores=_scores_of(evaluated, classes=members), lesions=number_lesions(group))
+        Sample(scores=scores_of(evaluated, classes=members), lesions=number_lesions(group))
         for members, group in zip(names, groups, strict=True)
     ]
     resampled = bootstrap_lesions(samples[0], abnormal=samples[1:], num_resamples=num_resamples, rng=rng)

@@ -26,11 +26,15 @@ SAME_SHORT_SCORE_TOLERANCE = 1e-2
 class LabelJoin:
     """The evaluated images, one row each, and where every other row of the table went.
 
-    num_rows = rejected + unmatched + repeated + ambiguous + trained + trained lesion + len(evaluated).
+    num_rows = rejected + unmatched + repeated + ambiguous + trained + trained lesion + num_evaluated.
     """
 
     evaluated: pd.DataFrame
-    """image_id, label, group (the lesion, null if not known), six scores in nats; sorted by image_id."""
+    """image_id, label, group (the lesion, null if not known), six scores in nats, p_value; sorted by image_id.
+
+    A sample of them where the table is too large for memory: `num_evaluated_by_class` counts all.
+    """
+    num_evaluated_by_class: Mapping[str, int]
     normal: tuple[str, ...]
     num_rows: int
     num_rejected: Mapping[str, int]
@@ -59,6 +63,16 @@ class LabelJoin:
     """Classes among the labels of which no image is left."""
 
     @property
+    def num_evaluated(self) -> int:
+        """Images that count."""
+        return sum(self.num_evaluated_by_class.values())
+
+    @property
+    def num_normal(self) -> int:
+        """Normals among them."""
+        return sum(num for name, num in self.num_evaluated_by_class.items() if name in self.normal)
+
+    @property
     def is_normal(self) -> np.ndarray:
         """Boolean mask over the rows of `evaluated`."""
         return self.evaluated["label"].isin(self.normal).to_numpy()
@@ -76,7 +90,7 @@ def join_labels(
 
     `split` has SPLIT_SCHEMA; its own groups are used too. Raises LabelsError where no label is a `normal` class.
     """
-    _check_normal(normal, labels=labels)
+    check_normal(normal, classes=set(labels["label"]))
     is_ok = (scores["status"] == str(Status.OK)).to_numpy()
     rows = _scored_rows(scores[is_ok]).merge(labels, on="image_id", how="left", validate="many_to_one")
     unmatched = rows.loc[rows["label"].isna(), "image_id"]
@@ -87,13 +101,14 @@ def join_labels(
     lesions = _lesions(split, groups=groups)
     rows = rows.assign(group=lesions.reindex(rows["image_id"]).to_numpy())
     was_trained, shares_lesion = _seen_in_training(rows, split=split, lesions=lesions)
-    evaluated = rows.loc[~was_trained & ~shares_lesion, ["image_id", "label", "group", *SCORES]]
+    evaluated = rows.loc[~was_trained & ~shares_lesion, ["image_id", "label", "group", *SCORES, "p_value"]]
     evaluated = evaluated.sort_values("image_id").reset_index(drop=True)
 
     validated = split.loc[split["split"] == "validation", "image_id"]
     labels_unmatched = labels.loc[~labels["image_id"].isin(scores["image_id"]), "image_id"]
     return LabelJoin(
         evaluated=evaluated,
+        num_evaluated_by_class={str(k): int(v) for k, v in evaluated["label"].value_counts().items()},
         normal=order_classes(normal),
         num_rows=len(scores),
         num_rejected={str(k): int(v) for k, v in scores.loc[~is_ok, "status"].value_counts().items()},
@@ -119,11 +134,12 @@ def order_classes(names: Collection[str]) -> tuple[str, ...]:
     return (*(name for name in CLASSES if name in names), *sorted(names - set(CLASSES)))
 
 
-def _check_normal(normal: Collection[str], *, labels: pd.DataFrame) -> None:
-    if not set(normal) & set(labels["label"]):
+def check_normal(normal: Collection[str], *, classes: Collection[str]) -> None:
+    """Raise LabelsError where none of the labels' `classes` is normal."""
+    if not set(normal) & set(classes):
         raise LabelsError(
             f"no label is of the normal class {' or '.join(sorted(normal))}; "
-            f"the classes are {', '.join(order_classes(labels['label'].unique()))}"
+            f"the classes are {', '.join(order_classes(classes))}"
         )
 
 
@@ -131,7 +147,7 @@ def _scored_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Return image_id and the scores of rows whose status is ok; that they are finite is the table's promise."""
     if not np.isfinite(rows[list(SCORES)].to_numpy(dtype=float)).all():
         raise ValueError("a row with status ok holds a score that is null or not finite")
-    return rows[["image_id", "precision", *SCORES]]
+    return rows[["image_id", "precision", *SCORES, "p_value"]]
 
 
 def _seen_in_training(
@@ -154,7 +170,7 @@ def _one_row_per_image(rows: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
     agrees = ((high - low) <= tolerance[:, None] * scale).all(axis=1)
     is_ambiguous = ~rows["image_id"].isin(agrees.index[agrees.to_numpy()])
     # Sorted, so that the row kept does not depend on the order in which the table's files were read.
-    agreeing = rows[~is_ambiguous].sort_values(["image_id", *SCORES], kind="stable")
+    agreeing = rows[~is_ambiguous].sort_values(["image_id", *SCORES, "p_value"], kind="stable")
     kept = agreeing.drop_duplicates("image_id")
     return kept, len(agreeing) - len(kept), int(is_ambiguous.sum())
 

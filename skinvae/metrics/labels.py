@@ -8,6 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from skinvae.errors import LabelsError
+from skinvae.metrics.strata import UNKNOWN, VARIABLES, age_band
 from skinvae.records import CLASSES
 
 _ID_COLUMNS = ("image_id", "image")
@@ -45,6 +46,43 @@ def parse_groups(frame: pd.DataFrame, *, origin: str) -> pd.Series[str]:
     rows = pd.DataFrame({"image_id": _image_ids(frame, origin=origin), "group": frame[_LESION_COLUMN].to_numpy()})
     rows = rows[rows["group"].notna()].astype({"group": str})
     return _one_row_per_image(rows, value="group", origin=origin).set_index("image_id")["group"]
+
+
+def parse_metadata(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
+    """Return those of VARIABLES that the metadata have, as text, age in bands, indexed by image_id.
+
+    Reads HAM10000_metadata.csv. Raises LabelsError where it has none of these columns, an age is no number, or an image
+    is described in two ways.
+    """
+    found = [name for name in VARIABLES if name in frame.columns]
+    if not found:
+        raise LabelsError(
+            f"{origin} has none of the columns {', '.join(VARIABLES)} to tell images apart by; "
+            f"its columns are {_listed(frame.columns)}"
+        )
+    rows = pd.DataFrame({"image_id": _image_ids(frame, origin=origin)})
+    for name in found:
+        values = frame[name].reset_index(drop=True)
+        rows[name] = age_band(_ages(values, origin=origin)) if name == "age" else _kinds(values)
+    distinct = rows.drop_duplicates()
+    repeated = distinct["image_id"].duplicated()
+    if repeated.any():
+        image = distinct.loc[repeated, "image_id"].iloc[0]
+        raise LabelsError(f"{origin} describes the image {image} in several ways: keep one row for it")
+    return distinct.set_index("image_id")
+
+
+def _ages(values: pd.Series[str], *, origin: str) -> pd.Series[float]:
+    ages = pd.to_numeric(values, errors="coerce")
+    bad = ages.isna() & values.notna() & (_kinds(values) != UNKNOWN)
+    if bad.any():
+        raise LabelsError(f"{origin}, data row {_first(bad) + 1}: the age '{values[_first(bad)]}' is no number")
+    return ages.astype(float)
+
+
+def _kinds(values: pd.Series[str]) -> pd.Series[str]:
+    text = values.astype(object).where(values.notna(), UNKNOWN).astype(str).str.strip()
+    return text.where(text != "", UNKNOWN)
 
 
 def _image_ids(frame: pd.DataFrame, *, origin: str) -> pd.Series[str]:

@@ -1,32 +1,32 @@
-"""evaluate: score table + labels -> AUROC with intervals, pictures, and an account of every row."""
+"""evaluate: score table + labels -> AUROC with intervals, what is detected, pictures, and an account of every row."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from skinvae.config import Config
-from skinvae.errors import BundleError, LabelsError, TableError, UsageError
+from skinvae.config import Config, EvaluateSettings
+from skinvae.errors import UsageError
+from skinvae.metrics.comparison import common_images, compare_scores, compare_scorings
+from skinvae.metrics.curves import evaluate_curves
+from skinvae.metrics.detection import detect
 from skinvae.metrics.evaluation import evaluate_scores
-from skinvae.metrics.join import LabelJoin, join_labels
-from skinvae.metrics.labels import parse_groups, parse_labels
+from skinvae.metrics.labels import parse_metadata
 from skinvae.metrics.protocols import paper_protocol
+from skinvae.metrics.strata import evaluate_strata
+from skinvae.pipelines.evaluation_inputs import LabelSources, Scored, join_in_memory
+from skinvae.pipelines.large_evaluation import evaluate_on_disk
 from skinvae.pipelines.provenance import library_versions
-from skinvae.records import SCORES
-from skinvae.report.evaluation import Evaluation, evaluation_document
-from skinvae.report.figures import png_bytes, roc_curves, score_histograms
-from skinvae.storage.bundle import BundleConfig, read_bundle_config, read_split
+from skinvae.report.evaluation import Evaluation
+from skinvae.report.evaluation_files import evaluation_files
 from skinvae.storage.filesystem import Location
 from skinvae.storage.frames import read_frame
-from skinvae.storage.score_table import ScoreTable
 
 Protocol = Literal["all", "paper"]
-
-_COLUMNS = ("image_id", "status", "model_id", "precision", *SCORES)
 
 
 def evaluate(
@@ -39,8 +39,11 @@ def evaluate(
     protocol: Protocol,
     scoring_id: str | None,
     config: Config,
+    metadata: str | None = None,
+    against: str | None = None,
+    against_scoring_id: str | None = None,
 ) -> Evaluation:
-    """Evaluate as `make_evaluation` does, and write evaluation.json, auroc.csv and the figures."""
+    """Evaluate as `make_evaluation` does, and write evaluation.json, the CSV files and the figures."""
     evaluation = make_evaluation(
         table,
         labels=labels,
@@ -49,8 +52,13 @@ def evaluate(
         protocol=protocol,
         scoring_id=scoring_id,
         config=config,
+        metadata=metadata,
+        against=against,
+        against_scoring_id=against_scoring_id,
     )
-    _write(evaluation, Location.parse(out, config.storage.with_credentials))
+    folder = Location.parse(out, config.storage.with_credentials)
+    for name, data in evaluation_files(evaluation):
+        (folder / name).write_bytes(data)
     return evaluation
 
 
@@ -63,88 +71,117 @@ def make_evaluation(
     protocol: Protocol,
     scoring_id: str | None,
     config: Config,
+    metadata: str | None = None,
+    against: str | None = None,
+    against_scoring_id: str | None = None,
 ) -> Evaluation:
-    """Join scores and labels, drop what the model was trained on, compute AUROCs.
+    """Join scores and labels, drop what the model was trained on, compute AUROCs and what else is said of scores.
 
-    `normal` = () takes the classes that training called normal. Raises UsageError if the table holds several
-    scorings and `scoring_id` names none of them, LabelsError if the labels do not fit.
+    `normal` = () takes the classes that training called normal; without `groups`, `metadata` tell lesions too. The
+    scores are compared with another scoring, of the same table or `against` another. Raises UsageError if a table holds
+    several scorings and none is named, LabelsError if the labels do not fit.
     """
-    storage = config.storage
-    scores = ScoreTable.open(Location.parse(table, storage.with_credentials))
-    scores.check_schema()
-    chosen = choose_scoring(scores, scoring_id)
-    frame = scores.read(_COLUMNS, scoring_id=chosen).to_pandas()
-    if frame.empty:
-        raise TableError(f"'{table}' holds no rows of scoring '{chosen}': the archives had no images")
-    model, split = _trained_model(scores, frame)
-    label_frame = parse_labels(read_frame(Location.parse(labels, storage)), origin=labels)
-    if unknown := sorted(set(normal) - set(label_frame["label"])):
-        raise LabelsError(f"'{labels}' has no image of class {', '.join(unknown)}: check --normal")
-    join = join_labels(
-        frame,
-        labels=label_frame,
-        normal=normal or model.normal_classes,
-        split=split,
-        groups=parse_groups(read_frame(Location.parse(groups, storage)), origin=groups) if groups else None,
+    settings = config.evaluate
+    scored = Scored.open(table, scoring_id=scoring_id, option="--scoring-id", storage=config.storage)
+    sources = LabelSources(labels, groups, metadata, normal, config.storage)
+    other = None
+    if against is not None or against_scoring_id is not None:
+        other = Scored.open(
+            against or table, scoring_id=against_scoring_id, option="--against-scoring-id", storage=config.storage
+        )
+        if other.scoring_id == scored.scoring_id:
+            raise UsageError(
+                f"both are scoring {scored.scoring_id}, whose scores are the same: name another with --against or "
+                "--against-scoring-id"
+            )
+    tables = [scored.table] if other is None else [scored.table, other.table]
+    is_large = max(one.num_rows() for one in tables) > settings.max_rows_in_memory
+    if is_large and other is not None:
+        raise UsageError(
+            "two scorings are compared in memory: raise evaluate.max_rows_in_memory above the rows of both tables, "
+            "or evaluate each alone"
+        )
+    found = (
+        evaluate_on_disk(scored, sources, settings=settings)
+        if is_large
+        else _evaluate_in_memory(scored, sources, settings=settings)
     )
+    if other is not None:
+        found = _against(found, scored, other, sources)
+    if protocol == "paper":
+        paper = paper_protocol(found.join.evaluated, normal=found.join.normal, seed=settings.seed)
+        found = replace(found, paper=paper)
     provenance = {
-        "table": scores.location.uri,
-        "table_version": scores.version,
-        "scoring_id": chosen,
-        "model_id": frame["model_id"].iloc[0],
+        **scored.as_dict(),
         "labels": labels,
         "groups": groups,
+        "metadata": metadata,
+        "against": None if other is None else other.as_dict(),
         "protocol": protocol,
-        "settings": config.evaluate.model_dump(),
+        "settings": settings.model_dump(),
         "versions": library_versions(),
     }
-    return _evaluate(join, scoring_id=chosen, protocol=protocol, config=config, provenance=provenance)
+    return replace(found, provenance=provenance)
 
 
-def choose_scoring(table: ScoreTable, scoring_id: str | None) -> str:
-    """The one scoring to evaluate. Raises TableError for an empty table, UsageError where there is a choice to make."""
-    found = table.scoring_ids()
-    if not found:
-        raise TableError(f"the score table '{table.location}' is empty: run `skinvae score` first")
-    listed = ", ".join(found)
-    if scoring_id is not None and scoring_id not in found:
-        raise UsageError(f"'{table.location}' holds no scoring '{scoring_id}': --scoring-id takes one of {listed}")
-    if scoring_id is None and len(found) > 1:
-        raise UsageError(f"'{table.location}' holds {len(found)} scorings: choose with --scoring-id one of {listed}")
-    return scoring_id or found[0]
-
-
-def _trained_model(table: ScoreTable, frame: pd.DataFrame) -> tuple[BundleConfig, pd.DataFrame]:
-    """The config and split of the model that made the scores, as `score` copied them beside the table."""
-    model_id = str(frame["model_id"].iloc[0])
-    copies = table.location / "_skinvae" / model_id
-    config, digest = read_bundle_config(copies)
-    if not digest.startswith(model_id):
-        raise BundleError(f"'{copies}' belongs to another model than '{model_id}': copy the bundle's files there again")
-    return config, read_split(copies, config)
-
-
-def _evaluate(
-    join: LabelJoin, *, scoring_id: str, protocol: Protocol, config: Config, provenance: dict[str, Any]
-) -> Evaluation:
-    settings = config.evaluate
-    auroc = evaluate_scores(
-        join.evaluated,
-        normal=join.normal,
-        scoring_id=scoring_id,
-        rng=np.random.default_rng(settings.seed),
-        num_resamples=settings.num_resamples,
+def _evaluate_in_memory(scored: Scored, sources: LabelSources, *, settings: EvaluateSettings) -> Evaluation:
+    join = join_in_memory(scored, sources)
+    strata = None
+    if sources.metadata is not None:
+        metadata = parse_metadata(read_frame(sources.location(sources.metadata)), origin=sources.metadata)
+        strata = evaluate_strata(
+            join.evaluated,
+            normal=join.normal,
+            metadata=metadata,
+            score=settings.strata_score,
+            scoring_id=scored.scoring_id,
+        )
+    return Evaluation(
+        join=join,
+        auroc=evaluate_scores(
+            join.evaluated,
+            normal=join.normal,
+            scoring_id=scored.scoring_id,
+            rng=np.random.default_rng(settings.seed),
+            num_resamples=settings.num_resamples,
+        ),
+        paper=None,
+        provenance={},
+        curves=evaluate_curves(
+            join.evaluated,
+            normal=join.normal,
+            scoring_id=scored.scoring_id,
+            rng=np.random.default_rng(settings.seed),
+            num_resamples=settings.num_resamples,
+        ),
+        detection=detect(
+            join.evaluated,
+            normal=join.normal,
+            false_positive_rate=settings.false_positive_rate,
+            false_discovery_rate=settings.false_discovery_rate,
+            num_held_out=scored.num_held_out,
+        ),
+        comparison=compare_scores(
+            join.evaluated, normal=join.normal, score=settings.compared_score, scoring_id=scored.scoring_id
+        ),
+        strata=strata,
     )
-    paper = paper_protocol(join.evaluated, normal=join.normal, seed=settings.seed) if protocol == "paper" else None
-    return Evaluation(join=join, auroc=auroc, paper=paper, provenance=provenance)
 
 
-def _write(evaluation: Evaluation, out: Location) -> None:
-    join = evaluation.join
-    (out / "auroc.csv").write_bytes(evaluation.auroc.to_csv(index=False).encode())
-    document = json.dumps(evaluation_document(evaluation), indent=2) + "\n"
-    (out / "evaluation.json").write_bytes(document.encode())
-    if evaluation.paper is not None:
-        (out / "paper_protocol.csv").write_bytes(evaluation.paper.frame.to_csv(index=False).encode())
-    (out / "roc_curves.png").write_bytes(png_bytes(roc_curves(join.evaluated, normal=join.normal, scores=SCORES)))
-    (out / "score_histograms.png").write_bytes(png_bytes(score_histograms(join.evaluated, normal=join.normal)))
+def _against(found: Evaluation, scored: Scored, other: Scored, sources: LabelSources) -> Evaluation:
+    """Add the comparison with another scoring, on the images that neither model was trained on."""
+    join = join_in_memory(other, replace(sources, normal=found.join.normal))
+    compared = compare_scorings(
+        found.join.evaluated,
+        other=join.evaluated,
+        normal=found.join.normal,
+        scoring_ids=(scored.scoring_id, other.scoring_id),
+    )
+    num_common = len(common_images(found.join.evaluated, join.evaluated)[0])
+    note = (
+        f"Compared with scoring {other.scoring_id} of {other.table.location} on the {num_common:,} images that both "
+        f"count; {len(found.join.evaluated) - num_common:,} count only here, {len(join.evaluated) - num_common:,} only "
+        "there."
+    )
+    frames = [frame for frame in (found.comparison, compared) if frame is not None]
+    return replace(found, comparison=pd.concat(frames, ignore_index=True), notes=(*found.notes, note))

@@ -12,7 +12,8 @@ from skinvae.config import Config
 from skinvae.errors import InputError, TableError, UsageError
 from skinvae.logs import say
 from skinvae.metrics.labels import parse_labels
-from skinvae.pipelines.evaluate import choose_scoring, make_evaluation
+from skinvae.pipelines.evaluate import make_evaluation
+from skinvae.pipelines.evaluation_inputs import choose_scoring
 from skinvae.pipelines.picturing import parse_moves, read_pictures
 from skinvae.pipelines.provenance import library_versions
 from skinvae.report.author import write_contents

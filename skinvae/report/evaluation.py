@@ -1,31 +1,28 @@
-"""An evaluation as a terminal page and as the document evaluation.json.
+"""An evaluation, and its terminal page.
 
 The frame of auroc.csv is `Evaluation.auroc` as it is. Nothing here computes a metric.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from skinvae.metrics.auroc import MACRO, POOLED
+from skinvae.metrics.auroc import MACRO
+from skinvae.metrics.curves import Curves
+from skinvae.metrics.detection import Detection
 from skinvae.metrics.intervals import TRIVIAL, ZERO_VARIANCE
 from skinvae.metrics.join import LabelJoin
 from skinvae.metrics.protocols import PAPER_CLASSES, PAPER_SOURCE, PAPER_TABLE_2, PaperProtocol
 from skinvae.records import SCORES
-
-_ROW_ORDER = ("vae_reconst", "iwae_reconst", "vae_kl", "iwae_kl", "vae", "iwae")
-"""The paper's, so that its table and ours are read line by line."""
-_MAX_TARGETS = 8
-"""Targets side by side in 80 columns; more classes than that go to a further table."""
+from skinvae.report.evaluation_findings import COMPARISON_SENTENCE, comparison_tables, finding_parts, strata_table
+from skinvae.report.tables import columns_of, score_tables, short, with_interval
 
 _METHOD_NOTES = {
     ZERO_VARIANCE: "some scores separate the classes perfectly, or are all equal: an exact bound",
@@ -44,14 +41,31 @@ class Evaluation:
     """The paper's protocol on the same images; None if not asked for."""
     provenance: Mapping[str, Any]
     """Table, model, labels, settings and versions, as evaluation.json has them."""
+    curves: Curves | None = None
+    """Average precision, and sensitivity at chosen specificities."""
+    detection: Detection | None = None
+    """By p-value; None where no evaluated normal has one."""
+    comparison: pd.DataFrame | None = None
+    """COMPARISON_COLUMNS: scores of this scoring, and this scoring against another."""
+    strata: pd.DataFrame | None = None
+    """STRATA_COLUMNS; None without metadata."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the numbers were made."""
 
 
 def evaluation_page(evaluation: Evaluation) -> Group:
     """Return what the terminal shows: where the rows went, our AUROC, the paper's beside it. 80 columns suffice."""
-    parts: list[RenderableType] = [Text(line) for line in join_sentences(evaluation.join)]
+    parts: list[RenderableType] = [Text(line) for line in (*join_sentences(evaluation.join), *evaluation.notes)]
     for table in auroc_tables(evaluation.auroc):
         parts += [Text(), table]
     parts += [Text(line, style="dim") for line in interval_sentences(evaluation.auroc)]
+    parts += finding_parts(evaluation.curves, evaluation.detection)
+    if evaluation.comparison is not None:
+        for table in comparison_tables(evaluation.comparison):
+            parts += [Text(), table]
+        parts += [Text(COMPARISON_SENTENCE, style="dim")]
+    if evaluation.strata is not None:
+        parts += [Text(), strata_table(evaluation.strata)]
     if evaluation.paper is not None:
         for table in paper_protocol_tables(evaluation.paper):
             parts += [Text(), table]
@@ -66,10 +80,9 @@ def evaluation_page(evaluation: Evaluation) -> Group:
 
 def join_sentences(join: LabelJoin) -> list[str]:
     """Return the account of all rows, one sentence each; what did not happen is not mentioned."""
-    num_normal = int(join.is_normal.sum())
     lines = [
-        f"{join.num_rows:,} rows in the table, {len(join.evaluated):,} images evaluated: "
-        f"{num_normal:,} normal ({', '.join(join.normal)}), {len(join.evaluated) - num_normal:,} abnormal.",
+        f"{join.num_rows:,} rows in the table, {join.num_evaluated:,} images evaluated: "
+        f"{join.num_normal:,} normal ({', '.join(join.normal)}), {join.num_evaluated - join.num_normal:,} abnormal.",
         f"{join.num_trained:,} not counted, the model was trained on the image.",
         f"{join.num_trained_lesion:,} not counted, the model was trained on another photo of the lesion."
         if join.groups_known
@@ -116,89 +129,35 @@ def auroc_tables(auroc: pd.DataFrame) -> list[Table]:
     """Return our AUROC with intervals: rows = scores, columns = targets and their number of images."""
     num_normal = int(auroc["num_normal"].iloc[0])
     cells = {
-        (score, target): f"{_short(value)}\n{_short(low, 2)}-{_short(high, 2)}"
-        for score, target, value, low, high in _rows(auroc, "score", "target", "auroc", "ci_low", "ci_high")
+        (score, target): with_interval(value, low, high)
+        for score, target, value, low, high in columns_of(auroc, "score", "target", "auroc", "ci_low", "ci_high")
     }
     title = f"AUROC of this model, {num_normal:,} normal against n abnormal images, 95 % intervals"
-    return _tables(title, cells=cells, sizes=_sizes(auroc))
+    return score_tables(title, cells=cells, sizes=_sizes(auroc))
 
 
 def paper_protocol_tables(paper: PaperProtocol) -> list[Table]:
     """Return our AUROC under the paper's protocol: mean and standard deviation of the draws."""
     cells = {
-        (score, target): f"{_short(mean)}\n±{_short(std)}"
-        for score, target, mean, std in _rows(paper.frame, "score", "target", "auroc_mean", "auroc_std")
+        (score, target): f"{short(mean)}\n±{short(std)}"
+        for score, target, mean, std in columns_of(paper.frame, "score", "target", "auroc_mean", "auroc_std")
     }
     num_draws = int(paper.frame["num_draws"].iloc[0])
     title = (
         f"AUROC of this model under the paper's protocol: {num_draws} draws of\n"
         f"{paper.num_normal} normal against n abnormal images, mean ± standard deviation"
     )
-    return _tables(title, cells=cells, sizes=_sizes(paper.frame))
+    return score_tables(title, cells=cells, sizes=_sizes(paper.frame))
 
 
 def published_table(*, is_same_protocol: bool) -> Table:
     """Return the paper's Table 2, labelled as theirs."""
     caveat = "same protocol" if is_same_protocol else "another protocol"
     title = f"Not ours, for comparison:\n{PAPER_SOURCE},\ntheir model, mean of 5 runs; {caveat}"
-    cells = {(score, name): _short(value) for score, row in PAPER_TABLE_2.items() for name, value in row.items()}
-    table = _tables(title, cells=cells, sizes=dict.fromkeys((*PAPER_CLASSES, MACRO), 100))[0]
+    cells = {(score, name): short(value) for score, row in PAPER_TABLE_2.items() for name, value in row.items()}
+    table = score_tables(title, cells=cells, sizes=dict.fromkeys((*PAPER_CLASSES, MACRO), 100))[0]
     table.columns[-1].header = "ALL"
     return table
-
-
-def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
-    """Return evaluation.json: JSON types only, NaN as null."""
-    join = evaluation.join
-    counts = {
-        name: _plain(getattr(join, name))
-        for name in LabelJoin.__dataclass_fields__
-        if name not in ("evaluated", "normal")
-    }
-    document: dict[str, Any] = {
-        "normal": list(join.normal),
-        "num_evaluated": len(join.evaluated),
-        "num_evaluated_by_class": {str(k): int(v) for k, v in join.evaluated["label"].value_counts().items()},
-        "join": counts,
-        "auroc": _records(evaluation.auroc),
-        "paper_protocol": None,
-        "published": {"source": PAPER_SOURCE, "auroc": {score: dict(row) for score, row in PAPER_TABLE_2.items()}},
-        "provenance": dict(evaluation.provenance),
-    }
-    if evaluation.paper is not None:
-        document["paper_protocol"] = {
-            "auroc": _records(evaluation.paper.frame),
-            "num_normal": evaluation.paper.num_normal,
-            "num_abnormal": dict(evaluation.paper.num_abnormal),
-            "shortfalls": list(evaluation.paper.shortfalls),
-        }
-    return document
-
-
-def _tables(title: str, *, cells: Mapping[tuple[Any, Any], str], sizes: Mapping[str, int]) -> list[Table]:
-    tables = []
-    for number, targets in enumerate(_batches(list(sizes))):
-        table = Table(
-            title=f"{title} (continued)" if number else title,
-            title_justify="left",
-            title_style="bold",
-            box=box.SIMPLE_HEAD,
-            padding=0,
-            pad_edge=False,
-        )
-        table.add_column("score\n", no_wrap=True)
-        for target in targets:
-            style = "bold" if target in (MACRO, POOLED) else ""
-            table.add_column(f"{target}\nn={sizes[target]}", justify="right", style=style, no_wrap=True)
-        for score in _ROW_ORDER:
-            table.add_row(score, *(cells[score, target] for target in targets))
-        tables.append(table)
-    return tables
-
-
-def _batches(targets: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(targets), _MAX_TARGETS):
-        yield targets[start : start + _MAX_TARGETS]
 
 
 def _sizes(frame: pd.DataFrame) -> dict[str, int]:
@@ -206,29 +165,5 @@ def _sizes(frame: pd.DataFrame) -> dict[str, int]:
     return {str(target): int(num) for target, num in zip(first["target"], first["num_abnormal"], strict=True)}
 
 
-def _rows(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
-    return zip(*(frame[column].tolist() for column in columns), strict=True)
-
-
-def _short(value: float, digits: int = 3) -> str:
-    """'.812' instead of '0.812', as the paper prints it."""
-    return f"{value:.{digits}f}".removeprefix("0")
-
-
 def _examples(names: Sequence[str]) -> str:
     return f"such as {', '.join(names)}"
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict(orient="records")]
-
-
-def _plain(value: Any) -> Any:
-    """Return the JSON type of a count, number, name or collection of them."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import pandas as pd
 import pyarrow as pa
@@ -34,6 +36,47 @@ def read_frame(location: Location) -> pd.DataFrame:
         return pd.read_csv(io.BytesIO(data), dtype=dict.fromkeys(_ID_COLUMNS, str))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise LabelsError(f"'{location}' is no CSV or Parquet file, nor a Delta table: {error}") from error
+
+
+def read_frames(location: Location, *, num_rows: int) -> Iterator[pd.DataFrame]:
+    """The same in frames of about `num_rows`, of which memory holds one: Parquet, Delta and plain CSV; zips at once."""
+    if location.info() is None:
+        yield from _delta_frames(location, num_rows=num_rows)
+        return
+    head = location.read_head(4) or b""
+    if head.startswith(b"PK"):
+        yield read_frame(location)
+        return
+    read = _parquet_frames if head == b"PAR1" else _csv_frames
+    with location.filesystem.open(location.uri, "rb") as file:
+        yield from read(file, location, num_rows=num_rows)
+
+
+def _parquet_frames(file: BinaryIO, location: Location, *, num_rows: int) -> Iterator[pd.DataFrame]:
+    try:
+        for batch in pq.ParquetFile(file).iter_batches(num_rows):
+            yield _text_ids(batch.to_pandas())
+    except (OSError, pa.ArrowException) as error:
+        raise LabelsError(f"'{location}' is a Parquet file that cannot be read: {error}") from error
+
+
+def _csv_frames(file: BinaryIO, location: Location, *, num_rows: int) -> Iterator[pd.DataFrame]:
+    try:
+        yield from pd.read_csv(file, dtype=dict.fromkeys(_ID_COLUMNS, str), chunksize=num_rows)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise LabelsError(f"'{location}' is no CSV or Parquet file, nor a Delta table: {error}") from error
+
+
+def _delta_frames(location: Location, *, num_rows: int) -> Iterator[pd.DataFrame]:
+    try:
+        rows = DeltaTable(location.uri, storage_options=location.delta_options()).to_pyarrow_dataset()
+        for batch in rows.to_batches(batch_size=num_rows, batch_readahead=1, fragment_readahead=1):
+            if batch.num_rows:
+                yield _text_ids(batch.to_pandas())
+    except TableNotFoundError as error:
+        raise LabelsError(f"'{location}' is a folder, but no Delta table: give the file that is meant") from error
+    except (OSError, DeltaError, pa.ArrowException) as error:
+        raise LabelsError(f"the Delta table '{location}' cannot be read: {error}") from error
 
 
 def _read_delta(location: Location) -> pd.DataFrame:

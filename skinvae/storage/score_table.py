@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 import pyarrow as pa
 from pyarrow import dataset
 
+from skinvae.errors import TableError
 from skinvae.records import SCORE_SCHEMA, Status
 from skinvae.storage.slice_table import SliceTable
 
@@ -48,3 +49,16 @@ class ScoreTable(SliceTable):
         """source_id, member_index and vae_reconst of the images of these archives that have scores, streamed."""
         only = (dataset.field("status") == Status.OK.value) & dataset.field("source_id").isin(list(source_ids))
         return self.batches(["source_id", "member_index", "vae_reconst"], scoring_id=scoring_id, only=only)
+
+    def num_rows(self) -> int:
+        """Rows of the snapshot, of all scorings; from the files' footers."""
+        return int(self._table.to_pyarrow_dataset().count_rows())
+
+    def model_id(self, scoring_id: str) -> str:
+        """The model that made a scoring. Raises TableError if it has no rows."""
+        rows = self._table.to_pyarrow_dataset().head(
+            1, columns=["model_id"], filter=dataset.field("scoring_id") == scoring_id
+        )
+        if not rows.num_rows:
+            raise TableError(f"'{self.location}' holds no rows of scoring '{scoring_id}': the archives had no images")
+        return str(rows["model_id"][0].as_py())

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as bench
+from benchmarks import evaluation
 from benchmarks.arithmetic import forward_flops
 from benchmarks.dropped import FourPhases
 from skinvae.model.vae import ModelSettings
@@ -92,3 +93,10 @@ def test_what_was_dropped_is_the_same_function() -> None:
     layer, h = torch.nn.ConvTranspose2d(6, 5, 4, stride=2, padding=1), torch.randn(2, 6, 4, 4)
     with torch.inference_mode():
         torch.testing.assert_close(FourPhases(layer)(h), layer(h))
+
+
+@pytest.mark.parametrize("options", [[], ["--no-lesions"]])
+def test_evaluation(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends with an error where a count, or an AUROC, is not what the rows were drawn with."""
+    evaluation.main(["3000", *options])
+    assert "3,000 rows" in capsys.readouterr().out

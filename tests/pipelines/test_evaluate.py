@@ -9,15 +9,18 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from skinvae.config import build_config
 from skinvae.errors import LabelsError, TableError, UsageError
 from skinvae.metrics.evaluation import AUROC_COLUMNS
 from skinvae.pipelines.evaluate import evaluate
 from skinvae.pipelines.score import score
+from skinvae.pipelines.train import train
 from skinvae.records import SCORES
 from skinvae.report.evaluation import Evaluation
+from skinvae.report.evaluation_files import evaluation_frames
 from skinvae.storage.bundle import read_bundle
 from skinvae.storage.filesystem import Location
-from tests.conftest import COUNTS, ArchiveFiles, config
+from tests.conftest import COUNTS, SMALL, ArchiveFiles, config, train_config
 
 
 def run(table: str, archive: ArchiveFiles, out: Path, **changes: object) -> Evaluation:
@@ -102,3 +105,80 @@ def test_wrong_inputs_end_with_one_sentence(table: str, archive: ArchiveFiles, t
     Path(tmp_path, "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(LabelsError, match="no column 'image' or 'image_id'"):
         run(table, archive, tmp_path / "e", labels=f"{tmp_path}/other.csv")
+
+
+def test_labels_that_come_later_need_no_scoring(table: str, archive: ArchiveFiles, tmp_path: Path) -> None:
+    """The same table, half of the labels and then all: no file of it changes, and no Ray is asked."""
+    before = {path: path.stat().st_mtime_ns for path in Path(table).rglob("*") if path.is_file()}
+    labels = pd.read_csv(archive.labels)
+    labels.sample(frac=0.5, random_state=0).to_csv(tmp_path / "early.csv", index=False)
+    early = run(table, archive, tmp_path / "early", labels=str(tmp_path / "early.csv"))
+    labels.to_parquet(tmp_path / "late.parquet")
+    late = run(table, archive, tmp_path / "late", labels=str(tmp_path / "late.parquet"))
+    assert early.join.num_unmatched > 0
+    assert late.join.num_unmatched == 0
+    assert late.join.num_evaluated > early.join.num_evaluated
+    assert {path: path.stat().st_mtime_ns for path in Path(table).rglob("*") if path.is_file()} == before
+
+
+def test_metadata_give_strata_and_lesions(table: str, archive: ArchiveFiles, tmp_path: Path) -> None:
+    with_groups = run(table, archive, tmp_path / "a")
+    found = run(table, archive, tmp_path / "b", groups=None, metadata=archive.groups)
+    pd.testing.assert_frame_equal(found.auroc, with_groups.auroc)
+    assert found.strata is not None
+    written = pd.read_csv(tmp_path / "b" / "strata.csv", keep_default_na=False)
+    assert (written.groupby("variable")["num_normal"].sum() == found.join.num_normal).all()
+    assert (tmp_path / "b" / "strata.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_evaluation_on_disk_is_that_in_memory(table: str, archive: ArchiveFiles, tmp_path: Path) -> None:
+    """All values to the rounding of sums, every count, and intervals about as wide; the names of methods differ."""
+    small = run(table, archive, tmp_path / "a", metadata=archive.groups, protocol="paper")
+    settings = {**SMALL, "evaluate": {"max_rows_in_memory": 10, "memory_mb": 256}}
+    large = run(
+        table, archive, tmp_path / "b", metadata=archive.groups, protocol="paper", config=build_config(settings)
+    )
+    assert any("evaluated on disk" in note for note in large.notes)
+    documents = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("a", "b")]
+    for key in ("join", "num_evaluated_by_class", "paper_protocol", "normal"):
+        assert documents[0][key] == documents[1][key]
+    intervals = ["ci_low", "ci_high", "ci_method", "p_value"]
+    frames = [evaluation_frames(one) for one in (small, large)]
+    assert (
+        set(frames[0])
+        == set(frames[1])
+        == {
+            *("auroc.csv", "average_precision.csv", "operating_points.csv", "detection.csv", "comparison.csv"),
+            *("strata.csv", "paper_protocol.csv"),
+        }
+    )
+    for name in frames[0]:
+        values = [one[name].drop(columns=intervals, errors="ignore") for one in frames]
+        pd.testing.assert_frame_equal(*values, rtol=1e-12, check_dtype=False)
+    widths = [one.auroc["ci_high"] - one.auroc["ci_low"] for one in (small, large)]
+    assert (widths[1] / widths[0]).median() == pytest.approx(1.0, abs=0.25)
+
+
+def test_two_models_are_compared_on_what_neither_was_trained_on(
+    table: str, archive: ArchiveFiles, tmp_path: Path
+) -> None:
+    other = str(tmp_path / "model")
+    seeded = train_config(num_epochs=1, seed=5)
+    train([archive.zip], labels=archive.labels, normal=["NV"], out=other, groups=archive.groups, config=seeded)
+    second = str(tmp_path / "scores")
+    score([archive.zip], model=other, table=second, config=config())
+    found = run(table, archive, tmp_path / "e", against=second)
+    alone = run(second, archive, tmp_path / "f")
+    assert found.comparison is not None
+    between = found.comparison[found.comparison["scoring_id_a"] != found.comparison["scoring_id_b"]]
+    common = set(found.join.evaluated["image_id"]) & set(alone.join.evaluated["image_id"])
+    chosen = found.join.evaluated[found.join.evaluated["image_id"].isin(common)]
+    assert set(between["num_normal"]) == {(chosen["label"] == "NV").sum()}
+    assert 0 < len(common) < len(found.join.evaluated)
+    row = between.query("score_a == 'vae' and target == 'pooled'").iloc[0]
+    assert row["auroc_a"] == pytest.approx(roc_auc_score(chosen["label"] != "NV", chosen["vae"]), abs=1e-12)
+    with pytest.raises(UsageError, match="whose scores are the same"):
+        run(table, archive, tmp_path / "g", against=table)
+    too_large = build_config({**SMALL, "evaluate": {"max_rows_in_memory": 10}})
+    with pytest.raises(UsageError, match=r"raise evaluate\.max_rows_in_memory"):
+        run(table, archive, tmp_path / "g", against=second, config=too_large)

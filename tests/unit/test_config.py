@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skinvae.config import Config, build_config, load_config, parse_toml, render_toml, setting_names
+from skinvae.config import Config, ScoreName, build_config, load_config, parse_toml, render_toml, setting_names
 from skinvae.errors import ConfigError
 from skinvae.model.scorer import ScoringSettings
+from skinvae.records import SCORES
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = [*sorted((ROOT / "configs").glob("*.toml")), ROOT / "skinvae" / "demo.toml"]
@@ -204,3 +205,7 @@ def test_every_setting_says_what_it_means() -> None:
     for name, field in Config.model_fields.items():
         for key, setting in type(field.default).model_fields.items():
             assert setting.description, f"{name}.{key}"
+
+
+def test_the_scores_that_settings_name_are_the_table_s() -> None:
+    assert get_args(ScoreName) == SCORES

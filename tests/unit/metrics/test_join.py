@@ -15,7 +15,7 @@ def score_rows(*rows: tuple[str, str, float], precision: str = "float32") -> pd.
     """Rows (image_id, status, score): all six scores alike."""
     frame = pd.DataFrame(rows, columns=["image_id", "status", "value"])
     scores = dict.fromkeys(SCORES, frame["value"])
-    return frame.assign(precision=precision, **scores).drop(columns="value")
+    return frame.assign(precision=precision, p_value=0.5, **scores).drop(columns="value")
 
 
 SCORED = score_rows(
@@ -59,7 +59,7 @@ def test_hand_made_example():
     assert result.evaluated["label"].tolist() == ["NV", "MEL", "MEL", "NV"]
     assert result.evaluated["group"].tolist()[:2] == ["L3", "L4"]
     assert pd.isna(result.evaluated["group"][2])
-    assert list(result.evaluated.columns) == ["image_id", "label", "group", *SCORES]
+    assert list(result.evaluated.columns) == ["image_id", "label", "group", *SCORES, "p_value"]
     assert result.is_normal.tolist() == [True, False, False, True]
     assert result.num_rejected == {"truncated": 1, "undecodable": 1}
     assert (result.num_unmatched, result.unmatched_examples) == (1, ("stranger",))
@@ -80,7 +80,9 @@ def test_every_row_is_accounted_for_once():
         + result.num_trained
         + result.num_trained_lesion
     )
-    assert result.num_rows == left_out + len(result.evaluated) == len(SCORED)
+    assert result.num_rows == left_out + result.num_evaluated == len(SCORED)
+    assert result.num_evaluated == len(result.evaluated)
+    assert result.num_normal == result.is_normal.sum()
 
 
 def test_without_a_groups_file_the_split_still_knows_its_own_lesions():

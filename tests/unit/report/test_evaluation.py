@@ -11,17 +11,22 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from skinvae.metrics.comparison import compare_scores
+from skinvae.metrics.curves import evaluate_curves
+from skinvae.metrics.detection import detect
 from skinvae.metrics.evaluation import evaluate_scores
 from skinvae.metrics.join import LabelJoin, join_labels
+from skinvae.metrics.labels import parse_metadata
 from skinvae.metrics.protocols import PAPER_TABLE_2, paper_protocol
+from skinvae.metrics.strata import evaluate_strata
 from skinvae.report.evaluation import (
     Evaluation,
     auroc_tables,
-    evaluation_document,
     evaluation_page,
     interval_sentences,
     join_sentences,
 )
+from skinvae.report.evaluation_document import evaluation_document
 from tests.unit.metrics.examples import evaluated_frame
 
 COUNTS = {"NV": 1200, "MEL": 40, "BCC": 40, "AKIEC": 40, "BKL": 40, "DF": 12, "VASC": 40}
@@ -41,7 +46,31 @@ def evaluate(counts: dict[str, int], *, with_paper: bool = False) -> Evaluation:
     join = make_join(counts)
     auroc = evaluate_scores(join.evaluated, normal=["NV"], scoring_id="s1", rng=np.random.default_rng(0))
     paper = paper_protocol(join.evaluated, normal=["NV"], seed=0) if with_paper else None
-    return Evaluation(join=join, auroc=auroc, paper=paper, provenance={"model_id": "m1"})
+    return Evaluation(
+        join=join,
+        auroc=auroc,
+        paper=paper,
+        provenance={"model_id": "m1"},
+        curves=evaluate_curves(
+            join.evaluated, normal=["NV"], scoring_id="s1", rng=np.random.default_rng(0), num_resamples=100
+        ),
+        detection=detect(
+            join.evaluated, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, num_held_out=2000
+        ),
+        comparison=compare_scores(join.evaluated, normal=["NV"], score="vae_reconst", scoring_id="s1"),
+        strata=evaluate_strata(
+            join.evaluated, normal=["NV"], metadata=metadata_of(join.evaluated), score="vae_reconst", scoring_id="s1"
+        ),
+        notes=("A note on how.",),
+    )
+
+
+def metadata_of(evaluated: pd.DataFrame) -> pd.DataFrame:
+    """The longest names that HAM10000 has, and a stratum without normals."""
+    raw = pd.DataFrame({"image_id": evaluated["image_id"], "age": 50.0})
+    raw["localization"] = np.where(np.arange(len(raw)) % 2, "lower extremity", "upper extremity")
+    raw["dx_type"] = np.where(evaluated["label"] == "MEL", "confocal", "consensus")
+    return parse_metadata(raw, origin="m.csv")
 
 
 def printed(renderable, *, width: int = 80) -> str:
@@ -143,4 +172,13 @@ def test_document_is_json_and_complete(evaluation):
     assert document["paper_protocol"]["num_abnormal"]["DF"] == 12
     assert document["published"]["auroc"]["vae"]["BCC"] == 0.795
     pd.testing.assert_frame_equal(pd.DataFrame(document["auroc"]), evaluation.auroc, check_dtype=False)
-    assert evaluation_document(evaluate({"NV": 20, "MEL": 9}))["paper_protocol"] is None
+    assert document["notes"] == ["A note on how."]
+    assert evaluation.detection is not None
+    assert document["detection"]["num_images"] == len(evaluation.join.evaluated)
+    assert len(document["strata"]) == 5
+    assert [row["auroc"] for row in document["strata"] if row["stratum"] == "confocal"] == [None]
+    alone = evaluate({"NV": 20, "MEL": 9})
+    bare = Evaluation(join=alone.join, auroc=alone.auroc, paper=None, provenance={})
+    for name in ("paper_protocol", "detection", "comparison", "strata", "average_precision"):
+        assert evaluation_document(bare)[name] is None
+    printed(evaluation_page(bare))

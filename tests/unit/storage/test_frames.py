@@ -12,7 +12,7 @@ from deltalake import write_deltalake
 
 from skinvae.errors import LabelsError
 from skinvae.storage.filesystem import Location
-from skinvae.storage.frames import read_frame
+from skinvae.storage.frames import read_frame, read_frames
 
 LABELS = pd.DataFrame({"image": ["007", "ISIC_1"], "MEL": [1.0, 0.0], "NV": [0.0, 1.0]})
 
@@ -43,6 +43,24 @@ def test_labels_read_the_same_from_every_kind_of_file(write: Callable[[Path], Pa
     found = read_frame(Location.parse(str(write(tmp_path))))
     pd.testing.assert_frame_equal(found, LABELS, check_dtype=False)
     assert list(found["image"]) == ["007", "ISIC_1"]
+
+
+@pytest.mark.parametrize("write", [as_csv, as_zip, as_parquet, as_delta])
+def test_frame_by_frame_they_are_the_same_labels(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    frames = list(read_frames(Location.parse(str(write(tmp_path))), num_rows=1))
+    assert len(frames) == (1 if write is as_zip else 2)
+    pd.testing.assert_frame_equal(pd.concat(frames, ignore_index=True), LABELS, check_dtype=False)
+
+
+def test_frame_by_frame_they_are_refused_alike(tmp_path: Path) -> None:
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and then nothing of the kind")
+    (tmp_path / "bad.csv").write_bytes(b"image,MEL\n\xff\xfe,1\n")
+    with pytest.raises(LabelsError, match=r"bad\.parquet' is a Parquet file that cannot be read"):
+        list(read_frames(Location.parse(str(tmp_path / "bad.parquet")), num_rows=5))
+    with pytest.raises(LabelsError, match=r"bad\.csv' is no CSV or Parquet file"):
+        list(read_frames(Location.parse(str(tmp_path / "bad.csv")), num_rows=5))
+    with pytest.raises(LabelsError, match="folder, but no Delta table"):
+        list(read_frames(Location.parse(str(tmp_path)), num_rows=5))
 
 
 def test_numbers_as_ids_become_text_and_missing_ones_stay_missing(tmp_path: Path) -> None:

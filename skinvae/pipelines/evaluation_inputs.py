@@ -1,0 +1,119 @@
+"""What an evaluation is made of: one scoring of a table with the model's own split, and labels that come later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from skinvae.errors import BundleError, LabelsError, TableError, UsageError
+from skinvae.metrics.join import LabelJoin, join_labels
+from skinvae.metrics.labels import parse_groups, parse_labels
+from skinvae.records import SCORES
+from skinvae.storage.bundle import BundleConfig, read_bundle_config, read_split
+from skinvae.storage.filesystem import Location, StorageSettings
+from skinvae.storage.frames import read_frame
+from skinvae.storage.score_table import ScoreTable
+
+COLUMNS = ("image_id", "status", "precision", "p_value", *SCORES)
+"""What an evaluation reads of the score table."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One scoring of a table, and the model that made it."""
+
+    table: ScoreTable
+    scoring_id: str
+    model_id: str
+    model: BundleConfig
+    split: pd.DataFrame
+
+    @classmethod
+    def open(cls, table: str, *, scoring_id: str | None, option: str, storage: StorageSettings) -> Scored:
+        """Open the table and choose, as `choose_scoring` does; the model is what `score` copied beside the table."""
+        scores = ScoreTable.open(Location.parse(table, storage.with_credentials))
+        scores.check_schema()
+        chosen = choose_scoring(scores, scoring_id, option=option)
+        model_id = scores.model_id(chosen)
+        copies = scores.location / "_skinvae" / model_id
+        model, digest = read_bundle_config(copies)
+        if not digest.startswith(model_id):
+            raise BundleError(
+                f"'{copies}' belongs to another model than '{model_id}': copy the bundle's files there again"
+            )
+        return cls(scores, chosen, model_id, model, read_split(copies, model))
+
+    @property
+    def num_held_out(self) -> int:
+        """Normals that chose the epoch: p-values are made from their scores."""
+        return int((self.split["split"] == "validation").sum())
+
+    def as_dict(self) -> dict[str, object]:
+        """As evaluation.json has it."""
+        return {
+            "table": self.table.location.uri,
+            "table_version": self.table.version,
+            "scoring_id": self.scoring_id,
+            "model_id": self.model_id,
+        }
+
+
+@dataclass(frozen=True)
+class LabelSources:
+    """Where labels, lesions and metadata lie, and which classes are normal; () means the model's own."""
+
+    labels: str
+    groups: str | None
+    metadata: str | None
+    normal: Sequence[str]
+    storage: StorageSettings
+
+    @property
+    def lesions(self) -> str | None:
+        """Where lesions are looked for."""
+        return self.groups or self.metadata
+
+    def location(self, uri: str) -> Location:
+        return Location.parse(uri, self.storage)
+
+    def read_lesions(self, frame: pd.DataFrame) -> pd.Series[str]:
+        """The lesions of a frame of `lesions`; metadata that were not given for them need have none."""
+        assert self.lesions is not None
+        if self.groups is None and "lesion_id" not in frame.columns:
+            return pd.Series([], index=pd.Index([], name="image_id"), dtype=object, name="group")
+        return parse_groups(frame, origin=self.lesions)
+
+    def check_normal(self, classes: set[str]) -> None:
+        """Raises LabelsError if --normal names a class that no label is of."""
+        if unknown := sorted(set(self.normal) - classes):
+            raise LabelsError(f"'{self.labels}' has no image of class {', '.join(unknown)}: check --normal")
+
+
+def choose_scoring(table: ScoreTable, scoring_id: str | None, *, option: str = "--scoring-id") -> str:
+    """The one scoring to evaluate. Raises TableError for an empty table, UsageError where there is a choice to make."""
+    found = table.scoring_ids()
+    if not found:
+        raise TableError(f"the score table '{table.location}' is empty: run `skinvae score` first")
+    listed = ", ".join(found)
+    if scoring_id is not None and scoring_id not in found:
+        raise UsageError(f"'{table.location}' holds no scoring '{scoring_id}': {option} takes one of {listed}")
+    if scoring_id is None and len(found) > 1:
+        raise UsageError(f"'{table.location}' holds {len(found)} scorings: choose with {option} one of {listed}")
+    return scoring_id or found[0]
+
+
+def join_in_memory(scored: Scored, sources: LabelSources) -> LabelJoin:
+    """All rows of the scoring, joined."""
+    frame = scored.table.read(COLUMNS, scoring_id=scored.scoring_id).to_pandas()
+    labels = parse_labels(read_frame(sources.location(sources.labels)), origin=sources.labels)
+    sources.check_normal(set(labels["label"]))
+    groups = sources.lesions and sources.read_lesions(read_frame(sources.location(sources.lesions)))
+    return join_labels(
+        frame,
+        labels=labels,
+        normal=sources.normal or scored.model.normal_classes,
+        split=scored.split,
+        groups=groups if isinstance(groups, pd.Series) else None,
+    )
