@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from skinvae.config import Config
-from skinvae.errors import BundleError, LabelsError, TableError, UsageError
+from skinvae.errors import LabelsError, TableError
 from skinvae.metrics.evaluation import evaluate_scores
 from skinvae.metrics.join import LabelJoin, join_labels
 from skinvae.metrics.labels import parse_groups, parse_labels
@@ -19,7 +18,7 @@ from skinvae.pipelines.provenance import library_versions
 from skinvae.records import SCORES
 from skinvae.report.evaluation import Evaluation, evaluation_document
 from skinvae.report.figures import png_bytes, roc_curves, score_histograms
-from skinvae.storage.bundle import BundleConfig, read_bundle_config, read_split
+from skinvae.storage.bundle import read_bundle_copy
 from skinvae.storage.filesystem import Location
 from skinvae.storage.frames import read_frame
 from skinvae.storage.score_table import ScoreTable
@@ -71,11 +70,11 @@ def make_evaluation(
     """
     storage = config.storage
     scores = ScoreTable.open(Location.parse(table, storage.with_credentials))
-    chosen = choose_scoring(scores, scoring_id)
+    chosen = scores.choose_scoring(scoring_id)
     frame = scores.read(_COLUMNS, scoring_id=chosen).to_pandas()
     if frame.empty:
         raise TableError(f"'{table}' holds no rows of scoring '{chosen}': the archives had no images")
-    model, split = _trained_model(scores, frame)
+    model, split = read_bundle_copy(scores.location, model_id=str(frame["model_id"].iloc[0]))
     label_frame = parse_labels(read_frame(Location.parse(labels, storage)), origin=labels)
     if unknown := sorted(set(normal) - set(label_frame["label"])):
         raise LabelsError(f"'{labels}' has no image of class {', '.join(unknown)}: check --normal")
@@ -98,29 +97,6 @@ def make_evaluation(
         "versions": library_versions(),
     }
     return _evaluate(join, scoring_id=chosen, protocol=protocol, config=config, provenance=provenance)
-
-
-def choose_scoring(table: ScoreTable, scoring_id: str | None) -> str:
-    """The one scoring to evaluate. Raises TableError for an empty table, UsageError where there is a choice to make."""
-    found = table.scoring_ids()
-    if not found:
-        raise TableError(f"the score table '{table.location}' is empty: run `skinvae score` first")
-    listed = ", ".join(found)
-    if scoring_id is not None and scoring_id not in found:
-        raise UsageError(f"'{table.location}' holds no scoring '{scoring_id}': --scoring-id takes one of {listed}")
-    if scoring_id is None and len(found) > 1:
-        raise UsageError(f"'{table.location}' holds {len(found)} scorings: choose with --scoring-id one of {listed}")
-    return scoring_id or found[0]
-
-
-def _trained_model(table: ScoreTable, frame: pd.DataFrame) -> tuple[BundleConfig, pd.DataFrame]:
-    """The config and split of the model that made the scores, as `score` copied them beside the table."""
-    model_id = str(frame["model_id"].iloc[0])
-    copies = table.location / "_skinvae" / model_id
-    config, digest = read_bundle_config(copies)
-    if not digest.startswith(model_id):
-        raise BundleError(f"'{copies}' belongs to another model than '{model_id}': copy the bundle's files there again")
-    return config, read_split(copies, config)
 
 
 def _evaluate(

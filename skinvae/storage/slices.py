@@ -161,7 +161,16 @@ def count_statuses(rows: pa.Table) -> Counts:
 
 def provenances_of(rows: pa.Table) -> list[dict[str, str]]:
     """The provenances beside the rows of a file, of a slice or a part."""
-    found: dict[str, str] | list[dict[str, str]] = json.loads(rows.schema.metadata[_PROVENANCE_KEY])
+    return _provenances(rows.schema.metadata)
+
+
+def read_provenances(file: Location) -> list[dict[str, str]]:
+    """The same, from the file's footer."""
+    return _provenances(read_metadata(file).metadata or {})
+
+
+def _provenances(metadata: Mapping[bytes, bytes]) -> list[dict[str, str]]:
+    found: dict[str, str] | list[dict[str, str]] = json.loads(metadata.get(_PROVENANCE_KEY, b"[]"))
     return found if isinstance(found, list) else [found]
 
 
