@@ -15,13 +15,13 @@ Archives = Annotated[
     ),
 ]
 Out = Annotated[str, typer.Option("--out", help="Where the result goes: a path or s3:// URI.", show_default=False)]
-Labels = Annotated[
-    str,
-    typer.Option(
-        help="CSV, Parquet or Delta table: ISIC's one-hot ground truth, or image_id and dx as in HAM10000.",
-        show_default=False,
-    ),
-]
+_LABELS_OPTION = typer.Option(
+    "--labels",
+    help="CSV, Parquet or Delta table: ISIC's one-hot ground truth, or image_id and dx as in HAM10000.",
+    show_default=False,
+)
+Labels = Annotated[str, _LABELS_OPTION]
+OptionalLabels = Annotated[str | None, _LABELS_OPTION]
 Groups = Annotated[
     str | None,
     typer.Option(
@@ -53,3 +53,8 @@ PrintConfig = Annotated[
     bool, typer.Option("--print-config", help="Print all settings as TOML and stop; needs no other argument.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and stop.")]
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """'a,b' as names; nothing as none."""
+    return tuple(one.strip() for one in text.split(",")) if text else ()
