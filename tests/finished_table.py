@@ -71,7 +71,7 @@ def make_finished_table(folder: Path, *, swapped: bool = True) -> FinishedTable:
             "split": ["train"] * NUM_TRAINED + ["validation"] * NUM_VALIDATION,
         }
     )
-    model, model_id = _write_model(folder / "model", split)
+    model, model_id = write_model(folder / "model", split)
     table = ScoreTable.open_or_create(Location.parse(str(folder / "scores")))
     frames = []
     for number, scoring_id in enumerate((SCORING, OTHER_SCORING)):
@@ -82,7 +82,9 @@ def make_finished_table(folder: Path, *, swapped: bool = True) -> FinishedTable:
             one = SliceId(str(source_id), scoring_id, 0, len(rows))
             written = pa.Table.from_pandas(rows, schema=SCORE_SCHEMA, preserve_index=False)
             provenance = {"scoring_id": scoring_id, "model_digest": model_id * 4}
-            table.commit_slices([write_slice(table.location, one, written, provenance=provenance)], provenance={})
+            table.commit_slices(
+                [write_slice(table.location, one, written, provenance=provenance)], provenance=provenance
+            )
     if swapped:
         swap_slices_for_parts(
             table, provenance={}, write_all=lambda parts: [write_part(table.location, part) for part in parts]
@@ -105,7 +107,7 @@ def _write_labels(folder: Path, labels: pd.DataFrame) -> None:
     metadata.to_csv(folder / METADATA, index=False)
 
 
-def _write_model(folder: Path, split: pd.DataFrame) -> tuple[str, str]:
+def write_model(folder: Path, split: pd.DataFrame) -> tuple[str, str]:
     """An untrained model of the smallest size."""
     settings = ModelSettings(image_size=32, base_channels=2, num_latents=3)
     torch.manual_seed(0)

@@ -21,6 +21,7 @@ import yaml
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
+from PIL import Image
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 import skinvae
@@ -32,6 +33,7 @@ from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
 from skinvae.storage.slice_ids import SliceId
 from skinvae.storage.slices import write_slice
+from tests.finished_table import write_model
 from tests.regenerate_docs import SCORE_TABLE_PAGE, score_table_page
 
 if sys.version_info >= (3, 11):
@@ -41,7 +43,14 @@ else:
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/score-table.md", "docs/security.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "docs/score-table.md",
+    "docs/security.md",
+    "docs/cookbook.md",
+)
 CLI = typer.main.get_command(app)
 
 COMES_WITH = {"botocore": "s3fs", "triton": "torch"}
@@ -203,13 +212,14 @@ def test_the_queries_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monke
     make_table(Location.parse("out/isic/scores"), image_ids)
     labels = pd.DataFrame({"image": image_ids, "MEL": [0.0, 1.0] * 4, "NV": [1.0, 0.0] * 4})
     labels.to_csv("ISIC2018_Task3_Training_GroundTruth.csv", index=False)
-    (tmp_path / "out/isic/model").mkdir()
-    split = pd.DataFrame({"image_id": image_ids[:1], "group": None, "split": "train"})
-    split.to_parquet("out/isic/model/split.parquet")
+    write_model(tmp_path / "out/isic/model", pd.DataFrame({"image_id": image_ids[:1], "group": None, "split": "train"}))
+    Image.new("RGB", (60, 45), "pink").save("photo.jpg")
     # In a process of its own, as a reader would: DuckDB's default connection is shared by all that one process runs.
     script = "\n".join(fenced(README, "python"))
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert shown.stdout.startswith("1.0\n8 rows so far\n"), shown.stderr
+    assert re.search(r"0 +photo +ok +\d+\.\d+ ", shown.stdout), shown.stderr
+    assert shown.stdout.rstrip().endswith(f"{image_ids[3]}        103.0"), shown.stderr
     (queries,) = fenced(README, "sql")
     with duckdb.connect() as connection:
         counted, found = (connection.sql(query).fetchall() for query in queries.split(";") if query.strip())
@@ -220,7 +230,12 @@ def test_the_queries_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monke
 def make_table(location: Location, image_ids: list[str]) -> None:
     """A finished score table of one slice, in which every second image scores high."""
     slice_id = SliceId("a" * 16, "b" * 16, 0, len(image_ids))
-    known = {"status": "ok", "scored_at": pd.Timestamp("2026-01-01", tz="UTC"), "error": None}
+    known = {
+        "status": "ok",
+        "scoring_id": slice_id.scoring_id,
+        "scored_at": pd.Timestamp("2026-01-01", tz="UTC"),
+        "error": None,
+    }
     frame = pd.DataFrame(
         {
             field.name: [known.get(field.name, "x" if pa.types.is_string(field.type) else 1)] * len(image_ids)
