@@ -177,7 +177,7 @@ def test_the_readme_shows_every_verb_that_users_start() -> None:
 def test_documents_name_only_verbs_options_and_targets_that_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     options = {option for command in CLI.commands.values() for param in command.params for option in param.opts}
-    elsewhere = {"--address", "--runtime-env-json", "--working-dir"}  # of `ray job submit`
+    elsewhere = {"--address", "--runtime-env-json", "--working-dir", "--packages"}  # of `ray job submit`, and Spark's
     assert set(re.findall(r"`skinvae (\w+)", text)) <= set(CLI.commands)
     assert set(re.findall(r"`(--[a-z-]+)", text)) <= options | elsewhere | {"--help"}
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
