@@ -36,12 +36,12 @@ class Labelling:
 
     def __init__(self, labels: pd.DataFrame, *, normal: Collection[str], split: pd.DataFrame) -> None:
         self._labels = pd.Index(labels["image_id"])
-        self._label_of = pa.array(labels["label"], pa.string())
-        self._is_normal_of = pa.array(labels["label"].isin(normal))
+        self._label_of = _texts(labels["label"])
+        self._is_normal_of = pa.array(labels["label"].isin(normal).to_numpy(bool))
         # An image that was both, under one id in two archives, was seen by the weights.
         split = split.sort_values("split").drop_duplicates("image_id")
         self._split = pd.Index(split["image_id"])
-        self._split_of = pa.array(split["split"], pa.string())
+        self._split_of = _texts(split["split"])
         self._is_matched = np.zeros(len(labels), bool)
         self.num_unmatched = 0
         """Rows so far whose image has no label."""
@@ -62,6 +62,11 @@ class Labelling:
             self._is_normal_of.take(_or_null(found)),
             self._split_of.take(_or_null(in_split)),
         ]
+
+
+def _texts(column: pd.Series[str]) -> pa.Array:
+    """In one piece, which what pandas read from Parquet may not be."""
+    return pa.array(column.to_numpy(object), pa.string())
 
 
 def _or_null(found: NDArray[np.intp]) -> pa.Array:

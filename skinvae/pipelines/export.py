@@ -86,8 +86,8 @@ def export(
     """Stream the rows of the table's newest snapshot into files of about `file_bytes`.
 
     With labels, rows get the columns of LABEL_SCHEMA; `normal` = () takes the classes that training called normal.
-    Raises UsageError if `to` is not empty or the table holds several scorings and none is chosen, LabelsError if the
-    labels do not fit.
+    Raises UsageError if `to` is not empty or in the table, or if there are several scorings and none is chosen,
+    LabelsError if the labels do not fit.
     """
     begun = time.monotonic()
     if normal and labels is None:
@@ -95,6 +95,9 @@ def export(
     own = storage.with_credentials
     scores = ScoreTable.open(Location.parse(table, own))
     scores.check_schema()
+    target = Location.parse(to, own)
+    if f"{target}/".startswith(f"{scores.location}/"):
+        raise UsageError(f"--to '{target}' lies in the table, whose readers would take its files for the table's")
     scoring_id = scores.choose_scoring(wanted.scoring_id)
     labelling = None
     if labels is not None:
@@ -110,7 +113,7 @@ def export(
         "provenance": scores.provenances_of(scoring_id),
     }
     schema = pa.schema([*fields, *(LABEL_SCHEMA if labelling else [])])
-    written = Export(Location.parse(to, own), schema, format_=format_, about=about, file_bytes=file_bytes)
+    written = Export(target, schema, format_=format_, about=about, file_bytes=file_bytes)
     left_out: Counter[str] = Counter()
     for batch in _batches(scores, scoring_id, schema, statuses=wanted.statuses, left_out=left_out, on_step=on_step):
         written.add(_labelled(batch, schema, labelling))

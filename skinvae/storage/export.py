@@ -11,6 +11,7 @@ begin with `_`.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import secrets
@@ -33,12 +34,13 @@ FILE_BYTES = 128 << 20
 _GROUP_ROWS = 131_072
 """Of a row group: some tens of megabytes in memory."""
 
+_MAX_TOKEN_BYTES = 1024
 _DONE, _UNFINISHED = "_export.json", "_unfinished.json"
 _FILE_NAME = re.compile(r"export-\d{5,}\.(parquet|csv)")
 
 
 class Export:
-    """Writes one export, row by row, in the memory of about two of its files."""
+    """Writes one export, row by row, in the memory of about one of its files."""
 
     def __init__(
         self,
@@ -108,7 +110,8 @@ class Export:
 
     def _require_alone(self) -> None:
         """Another export, which takes this one for killed, begins by writing a token of its own."""
-        if json.loads((self.location / _UNFINISHED).read_bytes())["token"] != self._token:
+        found = (self.location / _UNFINISHED).read_head(_MAX_TOKEN_BYTES)
+        if found is None or json.loads(found)["token"] != self._token:
             raise JobError(f"another export to '{self.location}' began before this one ended: export again, alone")
 
 
@@ -116,7 +119,7 @@ class _OpenFile:
     """One file, as it grows in memory."""
 
     def __init__(self, schema: pa.Schema, format_: Format) -> None:
-        self._buffer = pa.BufferOutputStream()
+        self._buffer = io.BytesIO()
         self._writer: Any
         if format_ == "parquet":
             self._writer = pq.ParquetWriter(self._buffer, schema, compression="zstd")
@@ -125,7 +128,7 @@ class _OpenFile:
 
     @property
     def num_bytes(self) -> int:
-        return int(self._buffer.tell())
+        return self._buffer.tell()
 
     def write(self, rows: pa.Table) -> None:
         if rows.num_rows:
@@ -133,8 +136,7 @@ class _OpenFile:
 
     def close(self) -> bytes:
         self._writer.close()
-        data: bytes = self._buffer.getvalue().to_pybytes()
-        return data
+        return self._buffer.getvalue()
 
 
 def _leftovers(location: Location) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skinvae.errors import LabelsError, TableError
+from skinvae.errors import LabelsError
 from skinvae.metrics.join import order_classes
 from skinvae.metrics.labelling import Labelling
 from skinvae.metrics.labels import parse_labels
@@ -20,10 +20,7 @@ def read_labelling(scores: ScoreTable, scoring_id: str, labels: Location, *, nor
     Raises LabelsError if they are none, or if no image is of a `normal` class, TableError if the scoring has no rows.
     """
     frame = parse_labels(read_frame(labels), origin=str(labels))
-    model_id = next((str(batch["model_id"][0]) for batch in scores.batches(["model_id"], scoring_id=scoring_id)), None)
-    if model_id is None:
-        raise TableError(f"'{scores.location}' holds no rows of scoring '{scoring_id}': the archives had no images")
-    model, split = read_bundle_copy(scores.location, model_id=model_id)
+    model, split = read_bundle_copy(scores.location, model_id=scores.model_id_of(scoring_id))
     if unknown := sorted(set(normal) - set(frame["label"])):
         classes = ", ".join(order_classes(frame["label"].unique()))
         raise LabelsError(f"'{labels}' has no image of class {', '.join(unknown)}: there are {classes}")

@@ -58,6 +58,15 @@ class ScoreTable(SliceTable):
                 total += file.num_rows
         return total
 
+    def model_id_of(self, scoring_id: str) -> str:
+        """The model that made a scoring. Raises TableError if it has no rows."""
+        with reading(self.location):
+            condition = dataset.field("scoring_id") == scoring_id
+            rows = self._table.to_pyarrow_dataset().head(1, columns=["model_id"], filter=condition)
+        if not rows.num_rows:
+            raise TableError(f"'{self.location}' holds no rows of scoring '{scoring_id}': the archives had no images")
+        return str(rows["model_id"][0])
+
     def provenances_of(self, scoring_id: str) -> list[dict[str, str]]:
         """What made the rows of one scoring, as the large files say; where there are none yet, one of the slices."""
         files = self.live_files()

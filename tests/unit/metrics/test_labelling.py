@@ -30,3 +30,11 @@ def test_each_row_by_its_image(pieces: list[list[str]]) -> None:
     seen = [image_id for piece in pieces for image_id in piece]
     assert labelling.num_unmatched == sum(image_id in "de" for image_id in seen)
     assert labelling.num_labels_unmatched == len({"a", "b", "c"} - set(seen))
+
+
+def test_columns_of_several_chunks_are_labels_too() -> None:
+    """As pandas has them of a Parquet file of several row groups."""
+    halves = pa.chunked_array([["NV", "MEL"], ["DF"]])
+    labels = LABELS.assign(label=pd.Series(halves, dtype="str"))
+    columns = Labelling(labels, normal=["NV"], split=SPLIT).columns(pd.Series(["c", "a"]))
+    assert pa.RecordBatch.from_arrays(columns, schema=LABEL_SCHEMA).to_pydict()["label"] == ["DF", "NV"]

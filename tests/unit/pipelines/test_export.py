@@ -141,8 +141,9 @@ def test_a_place_that_is_not_empty_is_refused(finished: FinishedTable, tmp_path:
     with pytest.raises(UsageError, match="is not empty: choose another --to"):
         run(finished, tmp_path / "precious")
     assert (tmp_path / "precious" / "export-00000.parquet").read_bytes() == b"of somebody else"
-    with pytest.raises(UsageError, match="is not empty"):
-        run(finished, finished.uri)
+    for inside in (finished.uri, f"{finished.uri}/plain"):
+        with pytest.raises(UsageError, match="lies in the table"):
+            run(finished, inside)
 
 
 def test_what_does_not_fit_is_one_sentence(finished: FinishedTable, tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ def test_of_two_at_once_the_first_gives_up(tmp_path: Path) -> None:
         first.finish()
     second.add(batch(2))
     second.finish()
+    with pytest.raises(JobError, match=r"another export to '.*' began"):
+        first.finish()
     assert pq.read_table(tmp_path / "out")["number"].to_pylist() == [2]
 
 
