@@ -34,9 +34,11 @@ from skinvae.options import (
     PrintConfig,
     ScoresTo,
     ScoringId,
+    listed,
 )
 from skinvae.printing import (
     demo_lines,
+    export_lines,
     prepare_lines,
     print_evaluation,
     print_json,
@@ -362,6 +364,57 @@ def report(
 
 
 @app.command(
+    epilog="Example: skinvae export out/scores --to out/plain --labels ISIC2018_Task3_Training_GroundTruth.csv "
+    "--columns image_id,vae_reconst,p_value --status ok" + _EXIT_CODES
+)
+@_reports_errors
+def export(
+    table: Annotated[str, typer.Argument(help="Score table: a path or s3:// URI.", show_default=False)],
+    to: Annotated[str, typer.Option(help="Empty or new folder: a path or s3:// URI.", show_default=False)],
+    format_: Annotated[
+        Literal["parquet", "csv"], typer.Option("--format", help="Of the files, which have about 128 MB each.")
+    ] = "parquet",
+    labels: OptionalLabels = None,
+    normal: Annotated[
+        list[str] | None,
+        typer.Option(help="Class that counts as normal; default: those the model was trained on.", show_default=False),
+    ] = None,
+    scoring_id: ScoringId = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Only these columns: image_id,vae_reconst.", show_default=False)
+    ] = None,
+    statuses: Annotated[
+        str | None, typer.Option("--status", help="Only rows with these status codes: ok.", show_default=False)
+    ] = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+    _print_config: PrintConfig = False,
+) -> None:
+    """Write one scoring of a table as plain Parquet or CSV, for those without Delta; with labels, joined with them."""
+    settings = _settings(config, assignments)
+    from skinvae.pipelines.export import Wanted
+    from skinvae.pipelines.export import export as run
+    from skinvae.step_bar import shown_steps
+
+    with shown_steps() as on_step:
+        summary = run(
+            table,
+            to=to,
+            wanted=Wanted(scoring_id, listed(columns), listed(statuses)),
+            format_=format_,
+            labels=labels,
+            normal=normal or (),
+            storage=settings.storage,
+            on_step=on_step,
+        )
+    if as_json:
+        print_json(summary.as_dict())
+        return
+    print("\n".join(export_lines(summary)))
+
+
+@app.command(
     epilog="Example: skinvae status s3://bucket/scores. Ask it while a job runs, after it ended or was killed, from "
     "anywhere that can read the table." + _EXIT_CODES
 )
@@ -443,7 +496,7 @@ def _root(
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @_reports_errors
 def print_config(
-    verb: Literal["train", "plan", "score", "prepare", "evaluate", "report", "verify", "demo"],
+    verb: Literal["train", "plan", "score", "prepare", "evaluate", "report", "export", "verify", "demo"],
     config: ConfigFile = None,
     assignments: Assignments = None,
 ) -> None:

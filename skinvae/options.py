@@ -64,3 +64,8 @@ PrintConfig = Annotated[
     bool, typer.Option("--print-config", help="Print all settings as TOML and stop; needs no other argument.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and stop.")]
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """'a,b' as names; nothing as none."""
+    return tuple(one.strip() for one in text.split(",")) if text else ()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from skinvae.audit.status import TableStatus
     from skinvae.audit.training import Training
     from skinvae.audit.verification import Verification
+    from skinvae.pipelines.export import ExportSummary
     from skinvae.pipelines.report import ReportSummary
     from skinvae.pipelines.slice_job import JobSummary
     from skinvae.pipelines.train import TrainSummary
@@ -155,6 +156,25 @@ def _maps_planned(summary: JobSummary) -> list[str]:
             f"then about {maps.num_chosen:,} error maps would be stored in {maps.table}, those of the highest scores"
         ]
     return [f"{maps.num_chosen - maps.num_before:,} of {maps.num_chosen:,} error maps would be stored in {maps.table}"]
+
+
+def export_lines(summary: ExportSummary) -> list[str]:
+    """What `export` wrote."""
+    left_out = ", ".join(f"{count:,} {status}" for status, count in sorted(summary.left_out.items()))
+    lines = [
+        f"{summary.num_rows:,} rows in {_counted(len(summary.files), 'file')}, {summary.num_bytes / 1e6:,.1f} MB, "
+        f"{summary.seconds:.0f} s" + (f"; left out: {left_out}" if left_out else "")
+    ]
+    if summary.num_unmatched is not None:
+        lines.append(
+            f"{_counted(summary.num_unmatched, 'row')} without a label, "
+            f"{_counted(summary.num_labels_unmatched or 0, 'label')} without a row"
+        )
+    return [*lines, f"export: {summary.to} (scoring {summary.scoring_id}, table version {summary.table_version})"]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def print_evaluation(evaluation: Evaluation, *, out: str, as_json: bool) -> None:

@@ -20,10 +20,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from skinvae.images.archives.candidates import image_format
-from skinvae.images.pixels import FORMATS, Limits, Rgb, UInt8Array, decode_rgb
+from skinvae.images.pixels import FORMATS, Limits, Rgb, UInt8Array, checked_rgb, decode_rgb, rgb_of_picture
 from skinvae.records import Status
 
 PREPROCESSING_VERSION = "1"
@@ -73,6 +74,16 @@ def decode(data: bytes, *, size: int, settings: DecodeSettings) -> Decoded:
     if isinstance(found, Decoded):
         return found
     return resized(decode_rgb(data, found=found, limits=limits_of(settings), allocate=_allocate), size=size)
+
+
+def decode_picture(picture: Image.Image | UInt8Array, *, size: int, settings: DecodeSettings) -> Decoded:
+    """The same policy for an image of Pillow, or for RGB pixels (height, width, 3), which are only resized."""
+    limits = limits_of(settings)
+    if isinstance(picture, np.ndarray):
+        rgb = checked_rgb(picture, limits=limits)
+    else:
+        rgb = rgb_of_picture(picture, limits=limits)
+    return resized(rgb, size=size)
 
 
 def recognise(data: bytes, *, settings: DecodeSettings) -> str | Decoded:

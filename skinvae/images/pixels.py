@@ -105,6 +105,37 @@ def decode_rgb(data: bytes, *, found: str, limits: Limits, allocate: Callable[[i
         return Rgb(None, width, height, code, _one_line(error))
 
 
+def rgb_of_picture(image: Image.Image, *, limits: Limits) -> Rgb:
+    """`decode_rgb` for an image that a caller has opened with Pillow, or made with it; it is loaded by that.
+
+    Trusted to come to an end. A JPEG has Pillow's pixels, not simplejpeg's.
+    """
+    width, height = image.size
+    try:
+        _check_pixels(width, height, limits=limits)
+        image.load()
+        orientation = _take_orientation(image)
+        width, height = image.size if orientation < 5 else image.size[::-1]
+        out_HWC = np.empty((height, width, 3), np.uint8)
+        _write_rgb(image, into=_as_stored(out_HWC, orientation=orientation))
+        return Rgb(out_HWC, width, height, "ok", None)
+    except _ImageError as refused:
+        return Rgb(None, width, height, refused.code, str(refused))
+    except OSError as error:  # a file that Pillow opened and cannot load
+        return Rgb(None, width, height, "undecodable", _one_line(error))
+
+
+def checked_rgb(rgb_HWC: UInt8Array, *, limits: Limits) -> Rgb:
+    """Upright RGB pixels that are there already, within the limits or refused."""
+    height, width = rgb_HWC.shape[:2]
+    try:
+        _check_pixels(width, height, limits=limits)
+    except _ImageError as refused:
+        return Rgb(None, width, height, refused.code, str(refused))
+    # torch warns of arrays that cannot be written to, as those of Pillow's images are.
+    return Rgb(np.require(rgb_HWC, requirements=["C", "W"]), width, height, "ok", None)
+
+
 def _open(data: bytes, *, found: str, limits: Limits) -> Image.Image:
     """Reads the header only."""
     try:

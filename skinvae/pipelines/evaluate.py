@@ -94,8 +94,7 @@ def make_evaluation(
                 f"both are scoring {scored.scoring_id}, whose scores are the same: name another with --against or "
                 "--against-scoring-id"
             )
-    tables = [scored.table] if other is None else [scored.table, other.table]
-    is_large = max(one.num_rows() for one in tables) > settings.max_rows_in_memory
+    is_large = max(one.num_rows for one in (scored, other or scored)) > settings.max_rows_in_memory
     if is_large and other is not None:
         raise UsageError(
             "two scorings are compared in memory: raise evaluate.max_rows_in_memory above the rows of both tables, "

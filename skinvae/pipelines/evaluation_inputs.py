@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from skinvae.errors import BundleError, LabelsError, TableError, UsageError
+from skinvae.errors import LabelsError
 from skinvae.metrics.join import LabelJoin, join_labels
 from skinvae.metrics.labels import parse_groups, parse_labels
 from skinvae.records import SCORES
-from skinvae.storage.bundle import BundleConfig, read_bundle_config, read_split
+from skinvae.storage.bundle import BundleConfig, read_bundle_copy
 from skinvae.storage.filesystem import Location, StorageSettings
 from skinvae.storage.frames import read_frame
 from skinvae.storage.score_table import ScoreTable
@@ -35,15 +35,15 @@ class Scored:
         """Open the table and choose, as `choose_scoring` does; the model is what `score` copied beside the table."""
         scores = ScoreTable.open(Location.parse(table, storage.with_credentials))
         scores.check_schema()
-        chosen = choose_scoring(scores, scoring_id, option=option)
-        model_id = scores.model_id(chosen)
-        copies = scores.location / "_skinvae" / model_id
-        model, digest = read_bundle_config(copies)
-        if not digest.startswith(model_id):
-            raise BundleError(
-                f"'{copies}' belongs to another model than '{model_id}': copy the bundle's files there again"
-            )
-        return cls(scores, chosen, model_id, model, read_split(copies, model))
+        chosen = scores.choose_scoring(scoring_id, option=option)
+        model_id = scores.model_id_of(chosen)
+        model, split = read_bundle_copy(scores.location, model_id=model_id)
+        return cls(scores, chosen, model_id, model, split)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the scoring."""
+        return self.table.num_rows_of(self.scoring_id)
 
     @property
     def num_held_out(self) -> int:
@@ -89,19 +89,6 @@ class LabelSources:
         """Raises LabelsError if --normal names a class that no label is of."""
         if unknown := sorted(set(self.normal) - classes):
             raise LabelsError(f"'{self.labels}' has no image of class {', '.join(unknown)}: check --normal")
-
-
-def choose_scoring(table: ScoreTable, scoring_id: str | None, *, option: str = "--scoring-id") -> str:
-    """The one scoring to evaluate. Raises TableError for an empty table, UsageError where there is a choice to make."""
-    found = table.scoring_ids()
-    if not found:
-        raise TableError(f"the score table '{table.location}' is empty: run `skinvae score` first")
-    listed = ", ".join(found)
-    if scoring_id is not None and scoring_id not in found:
-        raise UsageError(f"'{table.location}' holds no scoring '{scoring_id}': {option} takes one of {listed}")
-    if scoring_id is None and len(found) > 1:
-        raise UsageError(f"'{table.location}' holds {len(found)} scorings: choose with {option} one of {listed}")
-    return scoring_id or found[0]
 
 
 def join_in_memory(scored: Scored, sources: LabelSources) -> LabelJoin:

@@ -13,7 +13,6 @@ from skinvae.errors import InputError, TableError, UsageError
 from skinvae.logs import say
 from skinvae.metrics.labels import parse_labels
 from skinvae.pipelines.evaluate import make_evaluation
-from skinvae.pipelines.evaluation_inputs import choose_scoring
 from skinvae.pipelines.picturing import parse_moves, read_pictures
 from skinvae.pipelines.provenance import library_versions
 from skinvae.report.author import write_contents
@@ -117,7 +116,7 @@ def _find(
     scoring_id: str | None,
     config: Config,
 ) -> Findings:
-    chosen = choose_scoring(scores, scoring_id)
+    chosen = scores.choose_scoring(scoring_id)
     bundle = read_bundle(model)
     evaluation = None
     if labels is not None:

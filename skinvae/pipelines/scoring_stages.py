@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from skinvae.metrics.finite import reject_nonfinite
 from skinvae.metrics.p_values import PValues
 from skinvae.model.scorer import ScoringSettings
 from skinvae.pipelines.actor_stage import ActorStage
@@ -93,7 +94,7 @@ class ScoreStage(ActorStage):
             frame.loc[scored, name] = values
         killers = np.array(sorted(scores.killers), np.intp)
         _reject_killers(frame, {int(scored[index]): scores.killers[index] for index in killers})
-        _reject_nonfinite(frame, np.delete(scored, killers))
+        reject_nonfinite(frame, np.delete(scored, killers))
         frame["p_value"] = self._p_values(frame)
         return _with_job_columns(frame, head.slice, self._job, model_id=self._bundle.model_id)
 
@@ -122,14 +123,6 @@ def _reject_killers(frame: pd.DataFrame, killers: Mapping[int, Death]) -> None:
             if death.is_overdue
             else f"scoring it, alone, ended the process with {death.reason}, {NUM_DEATHS_ALONE} times"
         )
-
-
-def _reject_nonfinite(frame: pd.DataFrame, scored: NDArray[np.intp]) -> None:
-    names = [*SCORES, "ess"]
-    bad = scored[~np.isfinite(frame.loc[scored, names].to_numpy()).all(axis=1)]
-    frame.loc[bad, names] = np.nan
-    frame.loc[bad, "status"] = Status.NONFINITE.value
-    frame.loc[bad, "error"] = "the model's scores of this image are not finite"
 
 
 def _with_job_columns(frame: pd.DataFrame, slice_: Slice, job: ScoringJob, *, model_id: str) -> pa.Table:

@@ -175,6 +175,15 @@ def read_split(location: Location, config: BundleConfig) -> pd.DataFrame:
     return split
 
 
+def read_bundle_copy(table: Location, *, model_id: str) -> tuple[BundleConfig, pd.DataFrame]:
+    """The config and split of a model, as `score` copied them beside a table. Raises BundleError if they differ."""
+    copies = table / "_skinvae" / model_id
+    config, digest = read_bundle_config(copies)
+    if not digest.startswith(model_id):
+        raise BundleError(f"'{copies}' belongs to another model than '{model_id}': copy the bundle's files there again")
+    return config, read_split(copies, config)
+
+
 def _read_verified(location: Location, name: str, config: BundleConfig) -> bytes:
     expected = config.files.get(name)
     if expected is None:

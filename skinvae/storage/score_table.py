@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake.exceptions import DeltaError
 from pyarrow import dataset
 
-from skinvae.errors import TableError
+from skinvae.errors import TableError, UsageError
+from skinvae.images.archives.parquet.rows import ParquetRows
 from skinvae.records import SCORE_SCHEMA, Status
+from skinvae.storage.commit_protocol import LiveFile
+from skinvae.storage.filesystem import Location
 from skinvae.storage.slice_table import SliceTable
+from skinvae.storage.slices import read_provenances
+from skinvae.storage.storage_errors import delta_error_words
 
-_BATCH_ROWS, _NUM_BATCHES_AHEAD = 65_536, 4
-"""Of a table that is read in batches: few tens of megabytes in memory, however many rows it has."""
+_BATCH_ROWS = 65_536
+"""At least, but for the last: few tens of megabytes in memory."""
 
 
 class ScoreTable(SliceTable):
@@ -25,40 +33,118 @@ class ScoreTable(SliceTable):
 
     def read(self, columns: Sequence[str], *, scoring_id: str | None = None) -> pa.Table:
         """The snapshot's rows of one scoring, or of all."""
-        condition = None if scoring_id is None else dataset.field("scoring_id") == scoring_id
-        return self._table.to_pyarrow_dataset().to_table(columns=list(columns), filter=condition)
+        return pa.Table.from_batches(self.batches(columns, scoring_id=scoring_id), _schema_of(columns))
 
     def batches(
-        self, columns: Sequence[str], *, scoring_id: str, only: dataset.Expression | None = None
+        self, columns: Sequence[str], *, scoring_id: str | None, only: dataset.Expression | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Rows of one scoring, or `only` some of them, in bounded memory and no set order."""
-        condition = dataset.field("scoring_id") == scoring_id
+        """Rows of one scoring, or of all, or `only` some of them, in bounded memory, file after file.
+
+        `only` may name the columns asked for, `scoring_id` and `status`.
+
+        Not by `DeltaTable.to_pyarrow_dataset`: Arrow's threads outlive such a read, and one that drops a Python object
+        while the interpreter exits aborts the process.
+        """
+        condition = None if scoring_id is None else dataset.field("scoring_id") == scoring_id
         if only is not None:
-            condition &= only
-        # File by file: a scanner of all of them reads a gigabyte ahead of a reader that is slower than itself.
-        for fragment in self._table.to_pyarrow_dataset().get_fragments(filter=condition):
-            yield from fragment.to_batches(
-                schema=self.schema,
-                columns=list(columns),
-                filter=condition,
-                batch_size=_BATCH_ROWS,
-                batch_readahead=_NUM_BATCHES_AHEAD,
-            )
+            condition = only if condition is None else condition & only
+        schema, read = _schema_of(columns), list(dict.fromkeys([*columns, "scoring_id", "status"]))
+        pending: list[pa.RecordBatch] = []
+        for file in self.live_files():
+            if scoring_id is not None and scoring_id not in {one.scoring_id for one in self.slices_in(file)}:
+                continue
+            for batch in self._file_batches(file, read):
+                pending.append(batch)
+                if sum(one.num_rows for one in pending) >= _BATCH_ROWS:
+                    yield _chosen(pending, condition, schema)
+                    pending = []
+        if pending:
+            yield _chosen(pending, condition, schema)
 
     def scored_batches(self, scoring_id: str, *, source_ids: Collection[str]) -> Iterator[pa.RecordBatch]:
         """source_id, member_index and vae_reconst of the images of these archives that have scores, streamed."""
         only = (dataset.field("status") == Status.OK.value) & dataset.field("source_id").isin(list(source_ids))
         return self.batches(["source_id", "member_index", "vae_reconst"], scoring_id=scoring_id, only=only)
 
-    def num_rows(self) -> int:
-        """Rows of the snapshot, of all scorings; from the files' footers."""
-        return int(self._table.to_pyarrow_dataset().count_rows())
+    def _file_batches(self, file: LiveFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        place = self.location / file.path
+        if file.is_slice:
+            parquet = pq.ParquetFile(pa.BufferReader(place.read_bytes()), pre_buffer=False)
+            yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns, use_threads=False)
+            return
+        info = place.info()
+        assert info is not None, "a file of a table is no folder"
+        rows = ParquetRows(place.open_range_reader(info))
+        yield from (batch for _, batch in rows.batches(rows.all_rows, columns))
 
-    def model_id(self, scoring_id: str) -> str:
+    def num_rows_of(self, scoring_id: str) -> int:
+        """Rows of one scoring in the snapshot, from the log and the footers of large files."""
+        total = 0
+        for file in self.live_files():
+            if not file.is_slice:
+                slices = self.contents_in_part(file).items()
+                total += sum(its.num_rows for slice_id, its in slices if slice_id.scoring_id == scoring_id)
+            elif self.slices_in(file)[0].scoring_id == scoring_id:
+                total += file.num_rows
+        return total
+
+    def model_id_of(self, scoring_id: str) -> str:
         """The model that made a scoring. Raises TableError if it has no rows."""
-        rows = self._table.to_pyarrow_dataset().head(
-            1, columns=["model_id"], filter=dataset.field("scoring_id") == scoring_id
-        )
-        if not rows.num_rows:
-            raise TableError(f"'{self.location}' holds no rows of scoring '{scoring_id}': the archives had no images")
-        return str(rows["model_id"][0].as_py())
+        with reading(self.location):
+            for batch in self.batches(["model_id"], scoring_id=scoring_id):
+                if batch.num_rows:
+                    return str(batch["model_id"][0])
+        raise TableError(f"'{self.location}' holds no rows of scoring '{scoring_id}': the archives had no images")
+
+    def provenances_of(self, scoring_id: str) -> list[dict[str, str]]:
+        """What made the rows of one scoring, as the large files say; where there are none yet, one of the slices."""
+        files = self.live_files()
+        parts = [file for file in files if not file.is_slice]
+        asked = parts or [file for file in files if self.slices_in(file)[0].scoring_id == scoring_id][:1]
+        found = [one for file in asked for one in read_provenances(self.location / file.path)]
+        return [one for number, one in enumerate(found) if one not in found[:number] and _is_of(one, scoring_id)]
+
+    def choose_scoring(self, scoring_id: str | None, *, option: str = "--scoring-id") -> str:
+        """The one scoring that is meant, by default the only one; `option` is what names it on the command line.
+
+        Raises TableError for an empty table, UsageError where there is a choice to make.
+        """
+        found = self.scoring_ids()
+        if not found:
+            raise TableError(f"the score table '{self.location}' is empty: run `skinvae score` first")
+        listed = ", ".join(found)
+        if scoring_id is not None and scoring_id not in found:
+            raise UsageError(f"'{self.location}' holds no scoring '{scoring_id}': {option} takes one of {listed}")
+        if scoring_id is None and len(found) > 1:
+            raise UsageError(f"'{self.location}' holds {len(found)} scorings: choose with {option} one of {listed}")
+        return scoring_id or found[0]
+
+
+@contextmanager
+def reading(table: Location) -> Iterator[None]:
+    """Turn what reading a table's rows may raise into a TableError."""
+    try:
+        yield
+    except (OSError, DeltaError, pa.ArrowException) as error:
+        raise TableError(f"cannot read '{table}': {delta_error_words(table, error)}") from error
+
+
+def _is_of(provenance: dict[str, str], scoring_id: str) -> bool:
+    return provenance.get("scoring_id", scoring_id) == scoring_id
+
+
+def _schema_of(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([SCORE_SCHEMA.field(name) for name in columns])
+
+
+def _chosen(batches: list[pa.RecordBatch], condition: dataset.Expression | None, schema: pa.Schema) -> pa.RecordBatch:
+    """Batches of rows as one, with the rows and columns that are asked for."""
+    rows = pa.Table.from_batches(batches)
+    if condition is not None:
+        rows = rows.filter(condition)
+    whole = rows.select(schema.names).combine_chunks()
+    arrays = [
+        column.chunk(0) if column.num_chunks else pa.array([], field.type)
+        for column, field in zip(whole.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as bench
-from benchmarks import evaluation
+from benchmarks import evaluation, export
 from benchmarks.arithmetic import forward_flops
 from benchmarks.dropped import FourPhases
 from skinvae.model.vae import ModelSettings
@@ -39,6 +39,12 @@ def test_the_networks_cost_is_the_papers() -> None:
 def test_decode(tmp_path: Path) -> None:
     part = run_part("decode", tmp_path)
     assert all(row["skinvae"] > 0 and row["skinvae isolated"] > 0 for row in part["rows"])
+
+
+@pytest.mark.slow
+def test_export(capsys: pytest.CaptureFixture[str]) -> None:
+    export.main(["200000"])
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import typer
+from PIL import Image
 
 import skinvae
 from skinvae.cli import app
@@ -27,6 +28,7 @@ from skinvae.storage.filesystem import Location
 from skinvae.storage.score_table import ScoreTable
 from skinvae.storage.slice_ids import SliceId
 from skinvae.storage.slices import write_slice
+from tests.finished_table import write_model
 from tests.regenerate_docs import SCORE_TABLE_PAGE, score_table_page
 
 if sys.version_info >= (3, 11):
@@ -40,6 +42,7 @@ DOCUMENTS = (
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "docs/cookbook.md",
     "docs/metrics.md",
     "docs/operations.md",
     "docs/report.md",
@@ -176,7 +179,7 @@ def test_documents_name_only_verbs_options_and_targets_that_exist(document: str)
     text = (ROOT / document).read_text(encoding="utf-8")
     parameters = [param for command in CLI.commands.values() for param in command.params]
     options = {option for param in parameters for option in (*param.opts, *param.secondary_opts)}
-    elsewhere = {"--address", "--runtime-env-json", "--working-dir"}  # of `ray job submit`
+    elsewhere = {"--address", "--runtime-env-json", "--working-dir", "--packages"}  # of `ray job submit`, and Spark's
     assert set(re.findall(r"`skinvae (\w+)", text)) <= set(CLI.commands)
     assert set(re.findall(r"`(--[a-z-]+)", text)) <= options | elsewhere | {"--help"}
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
@@ -211,13 +214,14 @@ def test_the_queries_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monke
     make_table(Location.parse("out/isic/scores"), image_ids)
     labels = pd.DataFrame({"image": image_ids, "MEL": [0.0, 1.0] * 4, "NV": [1.0, 0.0] * 4})
     labels.to_csv("ISIC2018_Task3_Training_GroundTruth.csv", index=False)
-    (tmp_path / "out/isic/model").mkdir()
-    split = pd.DataFrame({"image_id": image_ids[:1], "group": None, "split": "train"})
-    split.to_parquet("out/isic/model/split.parquet")
+    write_model(tmp_path / "out/isic/model", pd.DataFrame({"image_id": image_ids[:1], "group": None, "split": "train"}))
+    Image.new("RGB", (60, 45), "pink").save("photo.jpg")
     # In a process of its own, as a reader would: DuckDB's default connection is shared by all that one process runs.
     script = "\n".join(fenced(README, "python"))
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert shown.stdout.startswith("1.0\n8 rows so far\n"), shown.stderr
+    assert re.search(r"0 +photo +ok +\d+\.\d+ ", shown.stdout), shown.stderr
+    assert shown.stdout.rstrip().endswith(f"{image_ids[3]}        103.0"), shown.stderr
     (queries,) = fenced(README, "sql")
     with duckdb.connect() as connection:
         counted, found = (connection.sql(query).fetchall() for query in queries.split(";") if query.strip())
@@ -228,7 +232,12 @@ def test_the_queries_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monke
 def make_table(location: Location, image_ids: list[str]) -> None:
     """A finished score table of one slice, in which every second image scores high."""
     slice_id = SliceId("a" * 16, "b" * 16, 0, len(image_ids))
-    known = {"status": "ok", "scored_at": pd.Timestamp("2026-01-01", tz="UTC"), "error": None}
+    known = {
+        "status": "ok",
+        "scoring_id": slice_id.scoring_id,
+        "scored_at": pd.Timestamp("2026-01-01", tz="UTC"),
+        "error": None,
+    }
     frame = pd.DataFrame(
         {
             field.name: [known.get(field.name, "x" if pa.types.is_string(field.type) else 1)] * len(image_ids)
