@@ -116,11 +116,9 @@ def _workers(cluster: Spec) -> Iterator[str]:
         has_gpus[name] = "nvidia.com/gpu" in _container(group).get("resources", {}).get("limits", {})
         smallest, most = group.get("minReplicas", 0), group.get("maxReplicas")
         if not smallest:
-            yield f"{name}: minReplicas must be 1 or more: a job shares out the nodes that are there when it starts"
+            yield f"{name}: minReplicas must be 1 or more: without a node, a job that sets no ray.min_cpus ends at once"
         if most is None or not smallest <= group.get("replicas", 0) <= most:
             yield f"{name}: minReplicas <= replicas <= maxReplicas must all be given; the last one bounds the bill"
-        if has_gpus[name] and smallest != most:
-            yield f"{name}: minReplicas and maxReplicas must be equal: a job uses the GPUs it finds when it starts"
         if not group["template"]["spec"].get("tolerations"):
             yield f"{name}: tolerations are missing: the pods cannot run on spot nodes"
     if all(has_gpus.values()) or not any(has_gpus.values()):

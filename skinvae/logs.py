@@ -16,6 +16,7 @@ from typing import Any, Literal, TextIO, cast
 LogFormat = Literal["text", "json"]
 
 EVENTS = {
+    "waiting_for_nodes": "every minute, until the cluster has what `ray.min_gpus` and `ray.min_cpus` ask for",
     "round_begun": "workers begin on what is left; `num_members`",
     "slice_size": "images in a slice, by the measured speed; `slice_size`",
     "progress": "every 10 seconds; `num_done`, `num_planned`, `images_per_second`, `seconds_left`",
@@ -155,7 +156,10 @@ class _LoggedLines(io.TextIOBase):
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     _LOGGER.critical(
-        "%s", f"{kind.__name__}: {error}", exc_info=(kind, error, traceback), extra={"event": "end", "fields": {}}
+        "%s",
+        f"{kind.__name__}: {error}",
+        exc_info=(kind, error, traceback),
+        extra={"event": "end", "fields": {"exit_code": 1}},
     )
 
 

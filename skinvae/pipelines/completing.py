@@ -24,10 +24,10 @@ from skinvae.pipelines.decoding import Unreadable
 from skinvae.pipelines.failures import at_work
 from skinvae.pipelines.job_metrics import JobMetrics
 from skinvae.pipelines.lost_nodes import LostNodes, end_actors
-from skinvae.pipelines.nodes import alive_nodes
+from skinvae.pipelines.nodes import alive_nodes, off_the_head
 from skinvae.pipelines.progress import answer_of, reported_retries, shown_progress
 from skinvae.pipelines.run_recording import RunRecorder
-from skinvae.pipelines.runtime import Resources, available_resources
+from skinvae.pipelines.runtime import Resources, available_resources, options_of_part_task
 from skinvae.pipelines.slice_job import (
     JobSummary,
     SliceJob,
@@ -268,7 +268,8 @@ class _Completion:
         return num_results, num_done
 
     def _write_parts(self, parts: Sequence[Part]) -> list[NewFile | None]:
-        written = ray.get([_write_part_task.remote(self._job.table, part) for part in parts])
+        task = _write_part_task.options(**options_of_part_task())
+        written = ray.get([task.remote(self._job.table, part) for part in parts])
         self._count_retries(sum(num_retries for _, num_retries in written))
         return [file for file, _ in written]
 
@@ -355,7 +356,7 @@ def _decoded(job: SliceJob, plan: WorkPlan, resources: Resources, progress: Any)
         read = functools.partial(read_stage, job=job, progress=progress)
         cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's omission
         num_readers = min(len(rows), max(1, int(cluster.get("CPU", 1))))
-        dataset = dataset.flat_map(read, num_cpus=0, compute=TaskPoolStrategy(size=num_readers))
+        dataset = dataset.flat_map(read, num_cpus=0, compute=TaskPoolStrategy(size=num_readers), **off_the_head())
     decode = functools.partial(decode_stage, job=job, progress=progress)
     return dataset.flat_map(decode, compute=TaskPoolStrategy(), **resources.of_task)
 

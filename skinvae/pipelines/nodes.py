@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 import torch
@@ -16,6 +17,8 @@ from skinvae.errors import UsageError
 from skinvae.logs import say
 
 _LOOK_SECONDS = 1.0
+_WORD_SECONDS = 60.0
+"""Between two signs of life while nodes are waited for."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +67,31 @@ def alive_nodes() -> list[Node]:
     ]
 
 
-def awaited_nodes(
+def off_the_head() -> dict[str, Any]:
+    """Options of a task that asks for no CPU, and would else run on a head that is to run none, too."""
+    nodes = [one for one in ray.nodes() if one["Alive"]]  # type: ignore[no-untyped-call]  # Ray's omission
+    head = next((one for one in nodes if "node:__internal_head__" in one["Resources"]), None)
+    others = [one for one in nodes if one is not head and one["Resources"].get("CPU")]
+    if head is None or head["Resources"].get("CPU") or not others:
+        return {}
+    return {"label_selector": {"ray.io/node-id": f"!{head['NodeID']}"}}
+
+
+def await_nodes(
     settings: RaySettings,
     *,
     look: Callable[[], list[Node]] = alive_nodes,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> list[Node]:
-    """The machines, once they have the CPUs and GPUs that the settings ask for.
+) -> None:
+    """Return once the machines have the CPUs and GPUs that the settings ask for.
 
     Asks the cluster's autoscaler for them, if it has one. Raises UsageError where they do not come in time, and at once
     where none can: a local Ray does not grow.
     """
     nodes = look()
     if _are_enough(nodes, settings):
-        return nodes
+        return
     wanted = " and ".join(
         f"{number} {noun}{'s' * (number > 1)}"
         for number, noun in ((settings.min_cpus, "CPU"), (settings.min_gpus, "GPU"))
@@ -86,11 +99,15 @@ def awaited_nodes(
     )
     if not cluster_address(settings):
         raise UsageError(f"this machine has no {wanted}, for which ray.min_cpus and ray.min_gpus ask: {_have(nodes)}")
-    say(f"waiting for {wanted}: the cluster has {_have(nodes)}")
-    request_resources(num_cpus=settings.min_cpus or None, bundles=[{"GPU": 1}] * settings.min_gpus)
     begun = clock()
+    next_word = begun
     try:
         while not _are_enough(nodes, settings):
+            # Again and again: Ray Data's coordinator outlives its jobs, and withdraws every 20 s what others asked for.
+            request_resources(num_cpus=settings.min_cpus or None, bundles=[{"GPU": 1}] * settings.min_gpus)
+            if clock() >= next_word:
+                say(f"waiting for {wanted}: the cluster has {_have(nodes)}", event="waiting_for_nodes")
+                next_word += _WORD_SECONDS
             if clock() - begun > settings.wait_seconds:
                 raise UsageError(
                     f"the Ray cluster did not grow to {wanted} within {settings.wait_seconds:g} s (ray.wait_seconds), "
@@ -101,7 +118,6 @@ def awaited_nodes(
     finally:
         # It would hold for ever: from here on the job's own tasks and actors keep the nodes.
         request_resources(num_cpus=0, bundles=[])
-    return nodes
 
 
 def _are_enough(nodes: list[Node], settings: RaySettings) -> bool:

@@ -149,7 +149,9 @@ class _Planning:
         streams = [one for one in self.command.opened if one.num_bytes_unread(done.get(one.source.source_id, Done()))]
         must_look = known is None or any(_images_per_byte(one, done) is None for one in streams)
         probed, decoding = None, nothing
-        if self.probe and has_work and must_look:
+        # A cluster at rest, of a head without CPUs, has nothing to probe on.
+        can_look = not self.is_joined or any(one.num_cpus for one in alive_nodes())
+        if self.probe and can_look and has_work and must_look:
             probed, decoding = self._probed(done, crew)
         speed = known or probed
         if self.rate is None:

@@ -22,6 +22,7 @@ from skinvae.errors import InputError, UsageError
 from skinvae.logs import note
 from skinvae.pipelines.completing import say_what_stays
 from skinvae.pipelines.failures import at_work
+from skinvae.pipelines.runtime import options_of_part_task
 from skinvae.pipelines.scoring_stages import ScoringJob
 from skinvae.pipelines.slice_job import JobSummary
 from skinvae.pipelines.slicing import OpenedArchive
@@ -112,7 +113,8 @@ def _retry_files(
     summary.usage.add(scored.usage)
 
     def rewrite_all(chosen: Sequence[str]) -> list[NewFile | None]:
-        tasks = [_rewrite_part.remote(job, path, staged.location, revision, statuses) for path in chosen]
+        task = _rewrite_part.options(**options_of_part_task())
+        tasks = [task.remote(job, path, staged.location, revision, statuses) for path in chosen]
         written: list[NewFile | None] = ray.get(tasks)
         return written
 

@@ -19,7 +19,7 @@ from ray.data import DataContext
 from skinvae.config import Device, RaySettings
 from skinvae.errors import UsageError
 from skinvae.logs import take_over
-from skinvae.pipelines.nodes import Node, awaited_nodes, cluster_address, logical_cpus, num_cores
+from skinvae.pipelines.nodes import Node, alive_nodes, await_nodes, cluster_address, logical_cpus, num_cores
 
 MAX_THREADS_PER_ACTOR = 4
 """Convolutions of one batch gain little from more CPU threads; more actors do."""
@@ -27,6 +27,9 @@ MAX_THREADS_PER_ACTOR = 4
 
 TASK_BYTES = 1 << 30
 """Of memory for a task that reads and decodes: the largest tars take 0.7 GB (`python -m benchmarks.memory tar`)."""
+
+PART_BYTES = 2 << 30
+"""Of a task that makes a large file of a table: 1.8 GB were measured (docs/scale.md)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,11 @@ class Resources:
 
 @contextmanager
 def ray_session(settings: RaySettings) -> Iterator[None]:
-    """Join the cluster that the settings or RAY_ADDRESS name, or run a local Ray for as long as the block runs."""
+    """Join the cluster that the settings or RAY_ADDRESS name, or run a local Ray for as long as the block runs.
+
+    The block begins once the nodes are there that the settings ask for. That holds for the outermost session only:
+    where nodes are lost later, the job goes on with those that are left.
+    """
     address = cluster_address(settings)
     # A job's own progress and summary are what its user reads; Ray's go to its log files.
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -98,6 +105,8 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     # What Ray Data would raise in its place has lost the error of ours on its way from the worker.
     context.raise_original_map_exception = True
     try:
+        if started:
+            await_nodes(settings)
         yield
     finally:
         if started:
@@ -119,8 +128,8 @@ def _hushed() -> Iterator[None]:
 
 
 def available_resources(settings: RaySettings, *, num_actors: int = 0) -> Resources:
-    """Divide the running cluster, once it has what the settings ask for. Raises UsageError where it never will."""
-    return divided(awaited_nodes(settings), settings, num_actors=num_actors)
+    """Divide the running cluster. Raises UsageError where it lacks what the settings ask for."""
+    return divided(alive_nodes(), settings, num_actors=num_actors)
 
 
 def divided(nodes: Sequence[Node], settings: RaySettings, *, num_actors: int, num_actors_on_cpus: int = 0) -> Resources:
@@ -139,13 +148,19 @@ def divided(nodes: Sequence[Node], settings: RaySettings, *, num_actors: int, nu
     return dataclasses.replace(resources, memory_per_task=int(asked or min(TASK_BYTES, largest / 2)))
 
 
+def options_of_part_task() -> dict[str, Any]:
+    """Of a task that makes a large file of a table: memory, at most half of what the largest node has."""
+    largest = max((one.memory_bytes for one in alive_nodes() if one.num_cpus), default=0)
+    return {"memory": int(min(PART_BYTES, largest / 2))} if largest else {}
+
+
 def training_resources(settings: RaySettings, *, num_workers: int = 0, min_workers: int = 0) -> Resources:
     """Divide the running cluster among training workers; `num_workers` = 0 is one per GPU, or one on the CPU.
 
     No two share a GPU: NCCL refuses that. With fewer GPUs than workers, `min_workers` of them must have one each, and
     training begins with as many as there are. Raises UsageError otherwise.
     """
-    nodes = awaited_nodes(settings)
+    nodes = alive_nodes()
     num_gpus = sum(int(one.num_gpus) for one in nodes) if settings.device != "cpu" else 0
     at_once = num_workers
     if num_gpus and num_workers > num_gpus:
@@ -169,10 +184,16 @@ def divide_resources(
     where that cannot be, or where there is no GPU though `device` says cuda.
     """
     if sum(one.num_cpus for one in nodes) <= 0:
-        raise UsageError("the Ray cluster has no CPU to run on: start a node with --num-cpus")
+        raise UsageError(
+            "the Ray cluster has no CPU to run on: ask an autoscaler for some with ray.min_cpus, or start a node with "
+            "--num-cpus"
+        )
     has_gpus = any(one.num_gpus >= 1 for one in nodes)
     if device == "cuda" and not has_gpus:
-        raise UsageError("ray.device = cuda, but the Ray cluster has no GPU: use auto or cpu")
+        raise UsageError(
+            "ray.device = cuda, but the Ray cluster has no GPU: ask an autoscaler for some with ray.min_gpus, or use "
+            "auto or cpu"
+        )
     if has_gpus and device != "cpu":
         return _divide_gpus(nodes, num_actors)
     return _divide_cpus([one.num_cpus for one in nodes if one.num_cpus], num_actors or num_actors_on_cpus)

@@ -67,7 +67,7 @@ def test_training_and_scoring_end(num_cpus: int, archive: ArchiveFiles, tmp_path
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"device": "cuda"}, "ray.device = cuda, but the Ray cluster has no GPU: use auto or cpu"),
+        ({"device": "cuda"}, "ray.device = cuda, but the Ray cluster has no GPU: ask an autoscaler"),
         ({"task_memory_gib": 1e6}, "ray.task_memory_gib = 1e+06, but the largest node"),
     ],
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +31,11 @@ def cluster() -> Iterator[JobCluster]:
 
 @pytest.fixture
 def bucket(s3: S3Server, archive: ArchiveFiles, model: str, tmp_path: Path) -> str:
-    """A bucket with the archive and the model, and no table yet."""
+    """A bucket with the archive as a zip and as a tar, and the model, and no table yet."""
     filesystem, name = s3.filesystem(), tmp_path.name.replace("_", "-").lower()
     filesystem.mkdir(name)
     filesystem.put_file(archive.zip, f"{name}/images.zip")
+    filesystem.pipe_file(f"{name}/images.tar", tar_of(archive.members()))
     filesystem.put(model, f"{name}/model", recursive=True)
     return f"s3://{name}"
 
@@ -42,6 +45,16 @@ def runtime_env(s3: S3Server) -> dict[str, object]:
     """What the job brings along: where S3 is, and settings. The GPU is one in name only."""
     settings = {"SKINVAE_SCORE__SLICE_SIZE": "16", "SKINVAE_RAY__DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
     return {"env_vars": s3.environment | settings}
+
+
+def tar_of(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
 
 
 def score_command(bucket: str, *more: str) -> list[str]:
@@ -65,7 +78,7 @@ def test_a_submitted_job_is_followed_while_the_nodes_do_its_work(
 ) -> None:
     command = [
         RAY, "job", "submit", "--address", cluster.address, "--working-dir", str(REPOSITORY),
-        "--runtime-env-json", json.dumps(runtime_env), "--", *score_command(bucket),
+        "--runtime-env-json", json.dumps(runtime_env), "--", *score_command(bucket), f"{bucket}/images.tar",
     ]  # fmt: skip
     seen: dict[str, set[str]] = {name: set() for name in cluster.nodes}
     log, followed = tmp_path / "log.txt", False
@@ -78,10 +91,11 @@ def test_a_submitted_job_is_followed_while_the_nodes_do_its_work(
     text = log.read_text()
     assert job.returncode == 0, text
     assert followed, "the log came while the job ran"
-    assert f"{NUM_IMAGES} images scored, 0 rejected" in text
+    assert f"{2 * NUM_IMAGES} images scored, 0 rejected" in text
     rows = rows_of(s3, bucket)
-    assert sorted(rows["member"]) == sorted(archive.members())
-    assert rows["slice_id"].nunique() == 7, "108 members in slices of 16: the environment reached the job"
+    assert sorted(rows["member"]) == sorted(2 * [*archive.members()])
+    in_zip = rows[rows["source"].str.endswith(".zip")]
+    assert in_zip["slice_id"].nunique() == 7, "108 members in slices of 16: the environment reached the job"
     assert any("Map(ScoreStage)" in one for one in seen["decode"] | seen["gpu"])
     assert not [one for one in seen["head"] if "Map(" in one or "task" in one], "the head runs the driver alone"
 

@@ -9,7 +9,7 @@ import pytest
 from skinvae.config import RaySettings
 from skinvae.errors import UsageError
 from skinvae.pipelines import nodes as nodes_module
-from skinvae.pipelines.nodes import Node, awaited_nodes
+from skinvae.pipelines.nodes import Node, await_nodes
 
 HEAD, GPU_NODE = Node(2), Node(4, 1)
 
@@ -33,7 +33,8 @@ class Cluster:
 
     def awaited(self, **settings: Any) -> list[Node]:
         settings = {"address": "auto", **settings}
-        return awaited_nodes(RaySettings(**settings), look=self.look, clock=lambda: self.seconds, sleep=self.sleep)
+        await_nodes(RaySettings(**settings), look=self.look, clock=lambda: self.seconds, sleep=self.sleep)
+        return self.look()
 
 
 @pytest.fixture
@@ -51,10 +52,9 @@ def test_what_is_there_is_taken_at_once(cluster: Cluster) -> None:
 def test_gpus_are_asked_for_and_waited_for(cluster: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
     assert cluster.awaited(min_gpus=2, min_cpus=8) == [HEAD, GPU_NODE, GPU_NODE]
     assert cluster.seconds == 20
-    assert cluster.requests == [
-        {"num_cpus": 8, "bundles": [{"GPU": 1}, {"GPU": 1}]},
-        {"num_cpus": 0, "bundles": []},
-    ], "the request is taken back, or the nodes would stay for ever"
+    *asked, withdrawn = cluster.requests
+    assert asked == [{"num_cpus": 8, "bundles": [{"GPU": 1}, {"GPU": 1}]}] * 20, "Ray Data withdraws it every 20 s"
+    assert withdrawn == {"num_cpus": 0, "bundles": []}, "or the nodes would stay for ever"
     assert "waiting for 8 CPUs and 2 GPUs: the cluster has 2 CPUs and 0 GPUs" in capfd.readouterr().err
 
 
@@ -69,3 +69,10 @@ def test_a_local_ray_does_not_grow(cluster: Cluster, monkeypatch: pytest.MonkeyP
     with pytest.raises(UsageError, match=r"this machine has no 1 GPU, for which .* ask: 2 CPUs and 0 GPUs"):
         cluster.awaited(address=None, min_gpus=1)
     assert cluster.seconds == 0
+
+
+def test_who_waits_long_is_told_every_minute(cluster: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError):
+        cluster.awaited(min_gpus=4, wait_seconds=150)
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("waiting for 4 GPUs")]
+    assert [line.rpartition(" and ")[2] for line in said] == ["0 GPUs", "3 GPUs", "3 GPUs"]

@@ -155,7 +155,7 @@ def test_gpus_are_left_alone_where_the_cpu_is_asked_for() -> None:
 def test_a_cluster_without_what_is_needed_is_refused() -> None:
     with pytest.raises(UsageError, match="no CPU to run on"):
         divide_resources([Node(0, 1)])
-    with pytest.raises(UsageError, match=r"ray\.device = cuda, but the Ray cluster has no GPU: use auto or cpu"):
+    with pytest.raises(UsageError, match=r"ray\.device = cuda, but the Ray cluster has no GPU: ask an autoscaler"):
         divide_resources([Node(4)], device="cuda")
     with pytest.raises(UsageError, match="no node of the Ray cluster has a CPU beside its GPU"):
         divide_resources([Node(8), Node(0, 4)])
@@ -181,7 +181,7 @@ def test_a_task_has_memory_that_some_node_has() -> None:
 def test_training_workers_have_a_gpu_each(
     num_workers: int, min_workers: int, num_actors: int, gpus_each: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "awaited_nodes", lambda _: [Node(8, 2), Node(4, 1)])
+    monkeypatch.setattr(runtime, "alive_nodes", lambda: [Node(8, 2), Node(4, 1)])
     found = runtime.training_resources(RaySettings(), num_workers=num_workers, min_workers=min_workers)
     assert (found.num_actors, found.gpus_per_actor) == (num_actors, gpus_each)
 
@@ -190,6 +190,6 @@ def test_training_workers_have_a_gpu_each(
 def test_more_training_workers_than_gpus_are_refused(
     num_workers: int, min_workers: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "awaited_nodes", lambda _: [Node(8, 3)])
+    monkeypatch.setattr(runtime, "alive_nodes", lambda: [Node(8, 3)])
     with pytest.raises(UsageError, match=f"{words} workers need a GPU each, and the Ray cluster has 3"):
         runtime.training_resources(RaySettings(), num_workers=num_workers, min_workers=min_workers)
