@@ -35,3 +35,20 @@ def test_gpus_that_join_are_used_and_may_go_again(s3: S3Server, make_job: MakeJo
             nodes.kill(joined)
             job.finish(process, seconds=250)
     job.assert_complete()
+
+
+@pytest.mark.slow
+def test_a_job_that_waited_for_two_gpus_goes_on_with_one(s3: S3Server, make_job: MakeJob) -> None:
+    """What it asks for is to begin with: what a loss leaves is taken, not waited for."""
+    with ray_nodes(s3.environment | QUICK_SIGHT, num_nodes=1, num_cpus=3, num_gpus=1) as nodes:
+        job = make_job(Images.make(480, seed=0), nodes.address)
+        settings = ("--set=ray.min_gpus=2", "--set=ray.wait_seconds=100")
+        with job.running("--seconds-per-image=0.1", "--patience=5", *settings) as process:
+            time.sleep(10)
+            assert process.poll() is None, "the job waits"
+            joined = nodes.add()
+            wait_for(lambda: num_scoring(nodes) == 2, process)
+            wait_for_slices(job, 2, process)
+            nodes.kill(joined)
+            job.finish(process, seconds=250)
+    job.assert_complete()
