@@ -41,7 +41,8 @@ from skinvae.storage.bundle import BundleConfig, ModelBundle, read_bundle
 from skinvae.storage.filesystem import Location
 from skinvae.storage.labels import read_labelling
 from skinvae.storage.pictures import Picture, decode_pictures
-from skinvae.storage.score_table import ScoreTable, reading
+from skinvae.storage.score_table import ScoreTable
+from skinvae.storage.table_rows import reading
 
 __all__ = ["Model", "Picture", "load_model", "read_scores", "score_images"]
 
