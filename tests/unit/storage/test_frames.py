@@ -13,6 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 from skinvae.errors import LabelsError
 from skinvae.storage.filesystem import Location
 from skinvae.storage.frames import read_frame, read_frames
+from tests.s3_server import S3Server
 
 LABELS = pd.DataFrame({"image": ["007", "ISIC_1"], "MEL": [1.0, 0.0], "NV": [0.0, 1.0]})
 
@@ -66,6 +67,12 @@ def test_a_delta_table_of_many_files_is_read_whole(tmp_path: Path) -> None:
     assert list(found.loc[found["site"] == "Vienna", "image"]) == list(frame["image"])
     assert list(found.loc[found["site"] != "Vienna", "site"]) == ["Graz"] * 5
     assert found["label"].eq("NV").all()
+
+
+def test_a_delta_table_on_s3_is_read_with_the_settings_of_its_location(tmp_path: Path, s3: S3Server) -> None:
+    s3.filesystem().put(str(as_delta(tmp_path)), "s3://tests/frames/labels", recursive=True)
+    found = read_frame(Location.parse("s3://tests/frames/labels"))
+    pd.testing.assert_frame_equal(found, LABELS, check_dtype=False)
 
 
 def test_a_delta_table_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
