@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skinvae.api import Model, load_model, read_scores, score_images
+    from skinvae.api import Model, load_model, read_maps, read_scores, score_images
 
 __version__ = "0.1.0"
-__all__ = ["Model", "__version__", "load_model", "read_scores", "score_images"]
+__all__ = ["Model", "__version__", "load_model", "read_maps", "read_scores", "score_images"]
 
 
 def __getattr__(name: str) -> Any:

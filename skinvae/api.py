@@ -32,18 +32,21 @@ from skinvae.images.decode import Decoded
 from skinvae.metrics.finite import reject_nonfinite
 from skinvae.metrics.labelling import LABEL_SCHEMA
 from skinvae.model.bounds import ScoreMode
+from skinvae.model.error_map import mean_error_maps
 from skinvae.model.noise import Noise
 from skinvae.model.precision import Precision, lacks
 from skinvae.model.scorer import BATCH_SIZES, Scorer, ScoringSettings
-from skinvae.model.vae import to_uint8, to_unit_range
+from skinvae.model.vae import to_uint8
 from skinvae.records import SCORE_SCHEMA, SCORES, Status
 from skinvae.storage.bundle import BundleConfig, ModelBundle, read_bundle
 from skinvae.storage.filesystem import Location
 from skinvae.storage.labels import read_labelling
+from skinvae.storage.map_table import read_maps as read_maps_at
 from skinvae.storage.pictures import Picture, decode_pictures
-from skinvae.storage.score_table import ScoreTable, reading
+from skinvae.storage.score_table import ScoreTable
+from skinvae.storage.table_rows import reading
 
-__all__ = ["Model", "Picture", "load_model", "read_scores", "score_images"]
+__all__ = ["Model", "Picture", "load_model", "read_maps", "read_scores", "score_images"]
 
 
 class Model:
@@ -96,8 +99,7 @@ class Model:
         pixels_NSS3 = self.pixels(images)
         pieces = [np.empty((0, self.image_size, self.image_size))]
         for some_BSS3, m_BCHW in self._reconstructed(pixels_NSS3):
-            error_BCHW = to_unit_range(torch.from_numpy(some_BSS3)) - m_BCHW
-            pieces.append((error_BCHW.double().square().sum(1) / (2 * self.config.variance)).numpy())
+            pieces.append(mean_error_maps(some_BSS3, m_BCHW=m_BCHW, variance=self.config.variance))
         return np.concatenate(pieces)
 
     def _reconstructed(self, pixels_NSS3: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.uint8], torch.Tensor]]:
@@ -234,6 +236,22 @@ def read_scores(
     labelling = read_labelling(scores, chosen, Location.parse(os.fspath(labels)), normal=normal)
     added = labelling.columns(frame["image_id"])
     return found.assign(**{name: column.to_pandas() for name, column in zip(LABEL_SCHEMA.names, added, strict=True)})
+
+
+def read_maps(
+    table: str | os.PathLike[str],
+    *,
+    limit: int | None = None,
+    scoring_id: str | None = None,
+    map_size: int | None = None,
+) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    """The error maps that `skinvae score` stored with `score.maps`, the highest vae_reconst first, or `limit` of them.
+
+    Returns their rows, with the columns of docs/score-table.md but for `map`, and the maps in nats a cell, (N,
+    map_size, map_size). Raises TableError if there are none, UsageError where the table holds maps of several
+    scorings or sizes and none is chosen.
+    """
+    return read_maps_at(Location.parse(os.fspath(table)), limit=limit, scoring_id=scoring_id, map_size=map_size)
 
 
 def _settings(**values: Any) -> ScoringSettings:

@@ -72,13 +72,12 @@ computed in float32 at least; where the scores are in bfloat16, the two agree to
   `vae_reconst`, the first rows are those of the highest scores without a gap.
 - An image that could not be read again has a row without a map, its reason in `error`.
 
-`read_maps` gives them as an array in nats, (B, `map_size`, `map_size`), beside their rows, the highest first:
+`skinvae.read_maps` gives them as an array in nats, (B, `map_size`, `map_size`), beside their rows, the highest first:
 
 ```python
-from skinvae.storage.filesystem import Location
-from skinvae.storage.map_table import read_maps
+import skinvae
 
-rows, maps = read_maps(Location.parse("out/isic/scores"), limit=100)
+rows, maps = skinvae.read_maps("out/isic/scores", limit=100)
 ```
 
 {map_columns}

@@ -39,6 +39,16 @@ def error_maps(
     return pooled(sq_err_BHW / (2 * variance * z_BKD.shape[1]), size=size)
 
 
+def mean_error_maps(images_BHWC: NDArray[np.uint8], *, m_BCHW: Tensor, variance: float) -> NDArray[np.float64]:
+    """Nats of each pixel under one reconstruction, m(mu), in place of the draws: ||x - m(mu)||^2 / (2 variance).
+
+    (B, H, W), `m_BCHW` being what `Scorer.reconstruct` makes of the images.
+    """
+    error_BCHW = to_unit_range(torch.from_numpy(np.array(images_BHWC))) - m_BCHW
+    nats_BHW: NDArray[np.float64] = (error_BCHW.double().square().sum(1) / (2 * variance)).numpy()
+    return nats_BHW
+
+
 def pooled(map_BHW: Tensor, *, size: int) -> Tensor:
     """Square maps, summed over square cells: (B, size, size). Raises ValueError unless `size` divides their side."""
     side = map_BHW.shape[-1]

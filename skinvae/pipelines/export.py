@@ -18,7 +18,8 @@ from skinvae.records import SCORE_SCHEMA, Status
 from skinvae.storage.export import FILE_BYTES, Export, Format
 from skinvae.storage.filesystem import Location, StorageSettings
 from skinvae.storage.labels import read_labelling
-from skinvae.storage.score_table import ScoreTable, reading
+from skinvae.storage.score_table import ScoreTable
+from skinvae.storage.table_rows import reading
 
 OnStep = Callable[[str, int, int], None]
 """Is told what is being done, how much of it is, and of how much."""

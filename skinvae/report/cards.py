@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skinvae.model.error_map import mean_error_maps
 from skinvae.model.scorer import Scorer
 from skinvae.model.vae import to_uint8
 from skinvae.records import SCORES
 from skinvae.report.findings import Findings, Row
 from skinvae.report.html.contents import ErrorLegend, Gallery, Picture
 from skinvae.report.names import Names
-from skinvae.report.pictures import ErrorScale, error_maps, jpeg_uri, legend_uri
+from skinvae.report.pictures import ErrorScale, jpeg_uri, legend_uri
 from skinvae.report.survey import Key
 from skinvae.storage.bundle import ModelBundle
 
@@ -67,13 +68,11 @@ def _triptychs(
     scorer = Scorer(bundle.build_model(), variance=bundle.config.variance, settings=bundle.config.calibration)
     batches = [originals_BHWC[at : at + _BATCH_SIZE] for at in range(0, len(originals_BHWC), _BATCH_SIZE)]
     x_hat_BCHW = torch.cat([scorer.reconstruct(batch) for batch in batches])
-    errors_BHW = error_maps(originals_BHWC, reconstructed_BCHW=x_hat_BCHW.numpy())
+    nats_BHW = mean_error_maps(originals_BHWC, m_BCHW=x_hat_BCHW, variance=bundle.config.variance)
     reconstructed_BHWC = to_uint8(x_hat_BCHW).numpy()
-    scale = ErrorScale.of(errors_BHW)
+    scale = ErrorScale.of(nats_BHW)
     shown = {
-        key: (jpeg_uri(original), jpeg_uri(reconstructed), scale.png_uri(error))
-        for key, original, reconstructed, error in zip(
-            pixels, originals_BHWC, reconstructed_BHWC, errors_BHW, strict=True
-        )
+        key: (jpeg_uri(original), jpeg_uri(reconstructed), scale.png_uri(nats))
+        for key, original, reconstructed, nats in zip(pixels, originals_BHWC, reconstructed_BHWC, nats_BHW, strict=True)
     }
     return shown, ErrorLegend(legend_uri(), scale.middle, scale.top)

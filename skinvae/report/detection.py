@@ -14,9 +14,7 @@ from skinvae.report.figures import roc_curves
 from skinvae.report.html.contents import AurocCell, AurocTable, Chart, Detection
 from skinvae.report.names import Names
 from skinvae.report.survey import HEADLINE
-
-_ORDER = tuple(PAPER_TABLE_2)
-"""The paper's, so that its table and ours are read line by line."""
+from skinvae.report.tables import ROW_ORDER
 
 
 def detection(evaluation: Evaluation, *, names: Names) -> Detection:
@@ -55,7 +53,7 @@ def detection(evaluation: Evaluation, *, names: Names) -> Detection:
 
 def auroc_table(auroc: pd.DataFrame, *, normal: tuple[str, ...]) -> AurocTable:
     """Of AUROC_COLUMNS."""
-    first = auroc[auroc["score"] == _ORDER[0]]
+    first = auroc[auroc["score"] == ROW_ORDER[0]]
     sizes = {str(target): int(size) for target, size in zip(first["target"], first["num_abnormal"], strict=True)}
     cells = {
         (row["score"], row["target"]): AurocCell(float(row["auroc"]), (float(row["ci_low"]), float(row["ci_high"])))
@@ -65,7 +63,7 @@ def auroc_table(auroc: pd.DataFrame, *, normal: tuple[str, ...]) -> AurocTable:
         caption=f"AUROC of this model, {int(auroc['num_normal'].iloc[0]):,} normal images ({', '.join(normal)}) "
         "against n abnormal ones, with 95 % intervals",
         targets=tuple(sizes.items()),
-        rows=tuple((score, tuple(cells[score, target] for target in sizes)) for score in _ORDER),
+        rows=tuple((score, tuple(cells[score, target] for target in sizes)) for score in ROW_ORDER),
     )
 
 
@@ -77,6 +75,6 @@ def published_table() -> AurocTable:
         "mean of 5 runs, no intervals printed; macro is their column ALL",
         targets=tuple((target, None) for target in targets),
         rows=tuple(
-            (score, tuple(AurocCell(PAPER_TABLE_2[score][target], None) for target in targets)) for score in _ORDER
+            (score, tuple(AurocCell(PAPER_TABLE_2[score][target], None) for target in targets)) for score in ROW_ORDER
         ),
     )

@@ -14,10 +14,8 @@ from skinvae.metrics.auroc import MACRO, POOLED
 from skinvae.metrics.curves import Curves
 from skinvae.metrics.detection import NORMAL, Detection
 from skinvae.metrics.operating_points import SPECIFICITIES
+from skinvae.report.survey import HEADLINE
 from skinvae.report.tables import ROW_ORDER, columns_of, score_tables, short, titled_table, with_interval
-
-SHOWN_SCORE = "vae_reconst"
-"""The score that the table's p_value is of; the CSV files hold all six."""
 
 COMPARISON_SENTENCE = (
     "Differences are of AUROCs on the same images; p-values are two-sided and not adjusted for their number."
@@ -42,7 +40,7 @@ def finding_parts(curves: Curves | None, detection: Detection | None) -> list[Re
 
 def finding_table(curves: Curves, detection: Detection | None) -> Table:
     """Return one row a target: average precision beside the prevalence, sensitivities, what p-values find."""
-    table = titled_table(f"What {SHOWN_SCORE} finds")
+    table = titled_table(f"What {HEADLINE} finds")
     table.add_column("target\n", no_wrap=True)
     headers = ["n", "average\nprecision", "preva-\nlence"]
     headers += [f"sensitivity\nat {100 * level:.0f} % sp." for level in SPECIFICITIES]
@@ -164,7 +162,7 @@ def _difference_tables(title: str, frame: pd.DataFrame, *, rows: list[str] | tup
 
 
 def _of_shown(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["score"] == SHOWN_SCORE]
+    return frame[frame["score"] == HEADLINE]
 
 
 def _p_value(value: float) -> str:

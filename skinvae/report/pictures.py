@@ -1,4 +1,4 @@
-"""Pictures of the report as data URIs: images, and maps of the error of each pixel on one colour scale."""
+"""Pictures of the report as data URIs: images, and maps of the nats of each pixel on one colour scale."""
 
 from __future__ import annotations
 
@@ -24,31 +24,23 @@ class ErrorScale:
     """The one colour scale of a report."""
 
     top: float
-    """Squared error, summed over the channels of a pixel in [-1, 1], that has the brightest colour."""
+    """Nats of a pixel that has the brightest colour."""
 
     @property
     def middle(self) -> float:
-        """The error that has the colour in the middle: roots are coloured, so that small errors show as well."""
+        """The nats that have the colour in the middle: roots are coloured, so that small errors show as well."""
         return self.top / 4
 
     @classmethod
-    def of(cls, errors_BHW: NDArray[np.float32]) -> ErrorScale:
+    def of(cls, nats_BHW: NDArray[np.float64]) -> ErrorScale:
         """Such that a few pixels of all maps lie above it."""
-        top = float(np.quantile(errors_BHW, 1 - _CLIPPED_SHARE)) if errors_BHW.size else 0.0
+        top = float(np.quantile(nats_BHW, 1 - _CLIPPED_SHARE)) if nats_BHW.size else 0.0
         return cls(top or 1.0)
 
-    def png_uri(self, error_HW: NDArray[np.float32]) -> str:
+    def png_uri(self, nats_HW: NDArray[np.float64]) -> str:
         """The map as a picture."""
-        levels = np.sqrt(np.clip(error_HW / self.top, 0, 1))
+        levels = np.sqrt(np.clip(nats_HW / self.top, 0, 1))
         return png_uri(COLOURS(levels, bytes=True)[..., :3])
-
-
-def error_maps(images_BHWC: NDArray[np.uint8], *, reconstructed_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(B, H, W): the squared error of each pixel, summed over its channels, images and reconstructions in [-1, 1]."""
-    x_BHWC = images_BHWC.astype(np.float32) / 127.5 - 1.0
-    difference_BHWC = x_BHWC - reconstructed_BCHW.transpose(0, 2, 3, 1)
-    errors_BHW: NDArray[np.float32] = np.square(difference_BHWC).sum(axis=-1)
-    return errors_BHW
 
 
 def legend_uri() -> str:

@@ -15,7 +15,6 @@ from skinvae.report.findings import ChosenRows, PValueCounts, Row
 from skinvae.report.galleries import Choice
 from skinvae.report.survey import NUM_P_BINS, Key, Survey
 from skinvae.storage.score_table import ScoreTable
-from skinvae.storage.slices import read_provenances
 
 
 def chosen_rows(scores: ScoreTable, scoring_id: str, choices: Sequence[Choice], survey: Survey) -> ChosenRows:
@@ -57,10 +56,7 @@ def count_p_values(scores: ScoreTable, scoring_id: str, join: LabelJoin) -> PVal
 
 
 def libraries_of(scores: ScoreTable, scoring_id: str) -> dict[str, str]:
-    """Of the libraries that made the rows, as the first file says that holds some of them."""
-    for file in scores.live_files():
-        for provenance in read_provenances(scores.location / file.path):
-            if provenance.get("scoring_id") == scoring_id and "versions" in provenance:
-                versions: dict[str, str] = json.loads(provenance["versions"])
-                return versions
-    return {}
+    """Of the libraries that made the rows, as the first provenance says that names them."""
+    named = (its["versions"] for its in scores.provenances_of(scoring_id) if "versions" in its)
+    versions: dict[str, str] = json.loads(next(named, "{}"))
+    return versions

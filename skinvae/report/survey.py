@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skinvae.records import SCORES, Status
 
 HEADLINE = "vae_reconst"
-"""The score that found most in the paper, and that p-values are made of."""
+"""The score that found most in the paper, and that p-values are made of; pages and tables show it first."""
 
 SURVEY_COLUMNS = ("source", "source_id", "member_index", "status", "p_value", "model_id", "scored_at", *SCORES)
 

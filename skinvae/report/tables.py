@@ -10,8 +10,9 @@ from rich import box
 from rich.table import Table
 
 from skinvae.metrics.auroc import MACRO, POOLED
+from skinvae.metrics.protocols import PAPER_TABLE_2
 
-ROW_ORDER = ("vae_reconst", "iwae_reconst", "vae_kl", "iwae_kl", "vae", "iwae")
+ROW_ORDER = tuple(PAPER_TABLE_2)
 """The paper's, so that its table and ours are read line by line."""
 _MAX_TARGETS = 8
 """Targets side by side in 80 columns; more classes than that go to a further table."""

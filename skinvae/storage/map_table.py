@@ -14,9 +14,12 @@ from skinvae.errors import TableError, UsageError
 from skinvae.records import MAP_SCHEMA, Status
 from skinvae.storage.filesystem import Location
 from skinvae.storage.slice_table import SliceTable
+from skinvae.storage.table_rows import reading, row_batches
 
 _FOLDER = "_maps"
 """Plain Parquet readers of the score table ignore names that begin with an underscore."""
+
+_CONDITIONED = ("source_id", "scoring_id", "map_size", "status", "vae_reconst")
 
 _SHARE = np.dtype("<f2")
 
@@ -36,9 +39,11 @@ class MapTable(SliceTable):
         return self.read(["source_id", "member_index"], condition=condition)
 
     def read(self, columns: Sequence[str], *, condition: dataset.Expression) -> pd.DataFrame:
-        """The snapshot's rows that meet the condition."""
-        rows: pa.Table = self._table.to_pyarrow_dataset().to_table(columns=list(columns), filter=condition)
-        frame: pd.DataFrame = rows.to_pandas()
+        """The snapshot's rows that meet the condition, which may name these columns and _CONDITIONED."""
+        schema = pa.schema([MAP_SCHEMA.field(name) for name in columns])
+        with reading(self.location):
+            batches = row_batches(self.location, self.live_files(), schema, only=condition, only_names=_CONDITIONED)
+            frame: pd.DataFrame = pa.Table.from_batches(batches, schema).to_pandas()
         return frame
 
 

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from deltalake.exceptions import DeltaError
 from pyarrow import dataset
 
 from skinvae.errors import TableError, UsageError
-from skinvae.images.archives.parquet.rows import ParquetRows
 from skinvae.records import SCORE_SCHEMA, Status
-from skinvae.storage.commit_protocol import LiveFile
-from skinvae.storage.filesystem import Location
 from skinvae.storage.slice_table import SliceTable
 from skinvae.storage.slices import read_provenances
-from skinvae.storage.storage_errors import delta_error_words
-
-_BATCH_ROWS = 65_536
-"""At least, but for the last: few tens of megabytes in memory."""
+from skinvae.storage.table_rows import reading, row_batches
 
 
 class ScoreTable(SliceTable):
@@ -41,41 +32,19 @@ class ScoreTable(SliceTable):
         """Rows of one scoring, or of all, or `only` some of them, in bounded memory, file after file.
 
         `only` may name the columns asked for, `scoring_id` and `status`.
-
-        Not by `DeltaTable.to_pyarrow_dataset`: Arrow's threads outlive such a read, and one that drops a Python object
-        while the interpreter exits aborts the process.
         """
-        condition = None if scoring_id is None else dataset.field("scoring_id") == scoring_id
-        if only is not None:
-            condition = only if condition is None else condition & only
-        schema, read = _schema_of(columns), list(dict.fromkeys([*columns, "scoring_id", "status"]))
-        pending: list[pa.RecordBatch] = []
-        for file in self.live_files():
-            if scoring_id is not None and scoring_id not in {one.scoring_id for one in self.slices_in(file)}:
-                continue
-            for batch in self._file_batches(file, read):
-                pending.append(batch)
-                if sum(one.num_rows for one in pending) >= _BATCH_ROWS:
-                    yield _chosen(pending, condition, schema)
-                    pending = []
-        if pending:
-            yield _chosen(pending, condition, schema)
+        files = self.live_files()
+        if scoring_id is not None:
+            files = [file for file in files if scoring_id in {one.scoring_id for one in self.slices_in(file)}]
+            is_its = dataset.field("scoring_id") == scoring_id
+            only = is_its if only is None else is_its & only
+        schema = _schema_of(columns)
+        return row_batches(self.location, files, schema, only=only, only_names=("scoring_id", "status"))
 
     def scored_batches(self, scoring_id: str, *, source_ids: Collection[str]) -> Iterator[pa.RecordBatch]:
         """source_id, member_index and vae_reconst of the images of these archives that have scores, streamed."""
         only = (dataset.field("status") == Status.OK.value) & dataset.field("source_id").isin(list(source_ids))
         return self.batches(["source_id", "member_index", "vae_reconst"], scoring_id=scoring_id, only=only)
-
-    def _file_batches(self, file: LiveFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        place = self.location / file.path
-        if file.is_slice:
-            parquet = pq.ParquetFile(pa.BufferReader(place.read_bytes()), pre_buffer=False)
-            yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns, use_threads=False)
-            return
-        info = place.info()
-        assert info is not None, "a file of a table is no folder"
-        rows = ParquetRows(place.open_range_reader(info))
-        yield from (batch for _, batch in rows.batches(rows.all_rows, columns))
 
     def num_rows_of(self, scoring_id: str) -> int:
         """Rows of one scoring in the snapshot, from the log and the footers of large files."""
@@ -120,31 +89,9 @@ class ScoreTable(SliceTable):
         return scoring_id or found[0]
 
 
-@contextmanager
-def reading(table: Location) -> Iterator[None]:
-    """Turn what reading a table's rows may raise into a TableError."""
-    try:
-        yield
-    except (OSError, DeltaError, pa.ArrowException) as error:
-        raise TableError(f"cannot read '{table}': {delta_error_words(table, error)}") from error
-
-
 def _is_of(provenance: dict[str, str], scoring_id: str) -> bool:
     return provenance.get("scoring_id", scoring_id) == scoring_id
 
 
 def _schema_of(columns: Sequence[str]) -> pa.Schema:
     return pa.schema([SCORE_SCHEMA.field(name) for name in columns])
-
-
-def _chosen(batches: list[pa.RecordBatch], condition: dataset.Expression | None, schema: pa.Schema) -> pa.RecordBatch:
-    """Batches of rows as one, with the rows and columns that are asked for."""
-    rows = pa.Table.from_batches(batches)
-    if condition is not None:
-        rows = rows.filter(condition)
-    whole = rows.select(schema.names).combine_chunks()
-    arrays = [
-        column.chunk(0) if column.num_chunks else pa.array([], field.type)
-        for column, field in zip(whole.columns, schema, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)

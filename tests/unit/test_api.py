@@ -206,6 +206,7 @@ def test_labels_are_joined(finished: FinishedTable, kind: str) -> None:
         ("read_scores(table, columns=['vea'])", "columns: there is no 'vea'; there are image_id, "),
         ("read_scores(table, status='fine')", "status = 'fine': there are ok, "),
         ("read_scores('nowhere')", "no score table at"),
+        ("read_maps(table)", "no table of error maps at"),
         ("load_model('nowhere')", "no model bundle at"),
         ("load_model(bundle, device='tpu')", "device = 'tpu': it takes auto, cpu, cuda or cuda:N"),
         ("load_model(bundle, device='mps')", "device = 'mps'"),
@@ -222,7 +223,7 @@ def test_what_does_not_fit_is_one_sentence(
     finished: FinishedTable, model: skinvae.Model, call: str, sentence: str
 ) -> None:
     names = {"table": finished.uri, "bundle": finished.model, "model": model, "np": np}
-    names |= {name: getattr(skinvae, name) for name in ("load_model", "read_scores", "score_images")}
+    names |= {name: getattr(skinvae, name) for name in skinvae.__all__}
     with pytest.raises(SkinvaeError, match=sentence) as raised:
         eval(call, names)
     assert isinstance(raised.value, UsageError | BundleError | TableError)

@@ -17,8 +17,10 @@ from deltalake import write_deltalake
 from scipy.stats import false_discovery_control, spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from skinvae.storage.filesystem import Location
 from tests.finished_table import ARCHIVES, OTHER_SCORING, SCORING, FinishedTable, make_finished_table
 from tests.s3_server import S3Server
+from tests.unit.storage.map_rows import store_maps
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cookbook.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^<!-- (run|spark|text): ([\w -]+) -->\n```(sql|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -33,6 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedTable:
     made = make_finished_table(folder)
     (folder / "out").mkdir()
     (folder / "out" / "isic").symlink_to(folder)
+    store_maps(Location.parse(made.uri), [float(score) for score in range(11)], scoring=SCORING)
     write_deltalake(str(folder / "out" / "labels"), pd.read_csv(made.metadata))
     return made
 
@@ -209,6 +212,12 @@ def pandas_auroc(found: dict[str, Any], finished: FinishedTable) -> None:
     assert found["auroc"] == pytest.approx(roc_auc_score(unseen["label"] != "NV", unseen["vae_reconst"]), abs=1e-12)
 
 
+def error_maps(found: dict[str, Any], finished: FinishedTable) -> None:
+    assert found["rows"]["vae_reconst"].tolist() == [10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
+    for (row, column), cells in zip(found["rows"][["row", "column"]].to_numpy(), found["maps"], strict=True):
+        assert cells[row, column] == cells.max()
+
+
 def pandas_quantiles(found: dict[str, Any], finished: FinishedTable) -> None:
     rows = finished.of().merge(finished.labels, on="image_id")
     for label, scores in rows.dropna(subset="vae_reconst").groupby("label")["vae_reconst"]:
@@ -264,6 +273,7 @@ def s3_duckdb(found: dict[str, Any], finished: FinishedTable) -> None:
 PYTHON_CHECKS: dict[str, Check] = {
     "pandas auroc": pandas_auroc,
     "pandas quantiles": pandas_quantiles,
+    "error maps": error_maps,
     "polars": polars_summary,
     "delta now": delta_now,
     "delta then": delta_then,

@@ -160,7 +160,7 @@ class ErrorLegend:
     colours: str
     """A data URI of the colours from no error to `top`."""
     middle: float
-    """Squared error of a pixel that has the colour in the middle."""
+    """Nats of a pixel that has the colour in the middle."""
     top: float
     """Of the brightest colour; what is worse has it, too."""
 

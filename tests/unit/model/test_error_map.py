@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skinvae.model.bounds import ScoreMode
-from skinvae.model.error_map import ErrorMapper, error_maps, pooled
+from skinvae.model.error_map import ErrorMapper, error_maps, mean_error_maps, pooled
 from skinvae.model.noise import Noise
 from skinvae.model.scorer import Scorer, ScoringSettings
 from skinvae.model.vae import VAE, ModelSettings
@@ -73,6 +73,16 @@ def test_each_cell_is_the_error_of_its_own_pixels() -> None:
     expected = torch.zeros(1, 4, 4, dtype=torch.float64)
     expected[0, 3, 0] = 1.5
     torch.testing.assert_close(maps, expected)
+
+
+def test_the_error_of_a_reconstruction_is_summed_over_the_channels_of_a_pixel() -> None:
+    """By hand: three channels wrong by 2, and one by 3/2, at a variance of 1/2: 12 and 2.25 nats."""
+    images_BHWC = np.zeros((1, 2, 2, 3), np.uint8)  # -1 in the model's range
+    images_BHWC[0, 0, 1] = 255
+    m_BCHW = torch.full((1, 3, 2, 2), -1.0)
+    m_BCHW[0, 0, 1, 1] = 0.5
+    maps_BHW = mean_error_maps(images_BHWC, m_BCHW=m_BCHW, variance=0.5)
+    np.testing.assert_allclose(maps_BHW, [[[0, 12], [0, 2.25]]])
 
 
 @given(side=st.sampled_from([1, 2, 8, 32]), factor=st.sampled_from([1, 2, 4]))

@@ -114,7 +114,7 @@ def test_large_exports_are_several_files(
     finished: FinishedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skinvae.storage.export._GROUP_ROWS", 50)
-    monkeypatch.setattr("skinvae.storage.score_table._BATCH_ROWS", 30)
+    monkeypatch.setattr("skinvae.storage.table_rows._BATCH_ROWS", 30)
     monkeypatch.setattr("skinvae.images.archives.parquet.rows._MAX_BATCH_ROWS", 30)
     steps: list[tuple[str, int, int]] = []
     summary = run(finished, tmp_path / "plain", file_bytes=1000, on_step=lambda *step: steps.append(step))

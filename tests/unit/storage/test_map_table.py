@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from skinvae.audit.tables import open_table
@@ -15,8 +13,7 @@ from skinvae.records import MAP_SCHEMA
 from skinvae.storage.filesystem import Location
 from skinvae.storage.map_table import MapTable, maps_location, packed, read_maps, unpacked
 from skinvae.storage.score_table import ScoreTable
-from skinvae.storage.slice_ids import SliceId
-from skinvae.storage.slices import write_slice
+from tests.unit.storage.map_rows import store_maps
 
 RANDOM = np.random.default_rng(0)
 
@@ -39,37 +36,9 @@ def test_a_map_without_any_error_is_zero() -> None:
     np.testing.assert_array_equal(unpacked(columns, totals, map_size=4), np.zeros((1, 4, 4), np.float32))
 
 
-def store(
-    table: Location, scores: list[float], *, selection: str = "dd", scoring: str = "cc", size: int = 4, bad: int = 0
-) -> np.ndarray:
-    """Maps of members 0, 1, ... of one archive; the last `bad` of them rejected."""
-    maps = RANDOM.random((len(scores), size, size))
-    columns, nats = packed(maps)
-    slice_id = SliceId("aa", selection, 0, len(scores))
-    is_ok = [index < len(scores) - bad for index in range(len(scores))]
-    values = {
-        "source_id": ["aa"] * len(scores), "member_index": range(len(scores)), "vae_reconst": scores,
-        "status": ["ok" if ok else "timeout" for ok in is_ok],
-        "map": [one if ok else None for one, ok in zip(columns, is_ok, strict=True)],
-        "map_nats": [float(one) if ok else None for one, ok in zip(nats, is_ok, strict=True)],
-        "map_size": [size] * len(scores), "scoring_id": [scoring] * len(scores),
-        "made_at": [datetime.datetime.now(datetime.timezone.utc)] * len(scores),
-    }  # fmt: skip
-
-    def column(field: pa.Field) -> pa.Array:
-        filler = ["x" if field.type == pa.string() else 1] * len(scores)
-        return pa.array(values.get(field.name, filler), field.type)
-
-    rows = pa.Table.from_arrays([column(field) for field in MAP_SCHEMA], schema=MAP_SCHEMA)
-    location = maps_location(table)
-    file = write_slice(location, slice_id, rows, provenance={})
-    MapTable.open_or_create(location).commit_slices([file], provenance={})
-    return maps
-
-
 def test_maps_are_read_by_score_and_rejected_images_left_out(tmp_path: Path) -> None:
     table = Location.parse(str(tmp_path))
-    maps = store(table, [3.0, 9.0, 5.0, 9.0, 10.0], bad=1)
+    maps = store_maps(table, [3.0, 9.0, 5.0, 9.0, 10.0], bad=1)
     rows, found = read_maps(table)
     assert list(rows["member_index"]) == [1, 3, 2, 0]
     np.testing.assert_allclose(found, maps[[1, 3, 2, 0]], rtol=1e-3, atol=1e-6)
@@ -80,8 +49,8 @@ def test_maps_are_read_by_score_and_rejected_images_left_out(tmp_path: Path) -> 
 
 def test_an_image_that_two_selections_hold_is_read_once(tmp_path: Path) -> None:
     table = Location.parse(str(tmp_path))
-    store(table, [3.0, 9.0])
-    store(table, [3.0, 9.0, 4.0], selection="ee")
+    store_maps(table, [3.0, 9.0])
+    store_maps(table, [3.0, 9.0, 4.0], selection="ee")
     rows, _ = read_maps(table)
     assert list(rows["member_index"]) == [1, 2, 0]
     mapped = MapTable.open(maps_location(table)).mapped("cc", source_ids=["aa"], map_size=4)
@@ -91,9 +60,9 @@ def test_an_image_that_two_selections_hold_is_read_once(tmp_path: Path) -> None:
 
 def test_several_scorings_or_sizes_have_to_be_told_apart(tmp_path: Path) -> None:
     table = Location.parse(str(tmp_path))
-    store(table, [3.0])
-    store(table, [4.0, 5.0], selection="ee", scoring="ff")
-    store(table, [6.0], selection="ab", scoring="ff", size=2)
+    store_maps(table, [3.0])
+    store_maps(table, [4.0, 5.0], selection="ee", scoring="ff")
+    store_maps(table, [6.0], selection="ab", scoring="ff", size=2)
     with pytest.raises(UsageError, match="several scoring_id: choose one of cc, ff"):
         read_maps(table)
     with pytest.raises(UsageError, match="several map_size: choose one of 2, 4"):
@@ -113,6 +82,6 @@ def test_without_maps_the_command_that_makes_them_is_named(tmp_path: Path) -> No
 
 def test_who_looks_at_tables_is_sent_to_the_scores(tmp_path: Path) -> None:
     table = Location.parse(str(tmp_path))
-    store(table, [3.0])
+    store_maps(table, [3.0])
     with pytest.raises(TableError, match="holds the error maps of a score table: name that table"):
         open_table(maps_location(table))
