@@ -120,7 +120,7 @@ def _retry_files(
 
     replaced = replace_parts(table, paths, provenance=job.provenance, rewrite_all=rewrite_all)
     summary.retried = dict(_what_became([one for one in found if one.path in replaced], staged))
-    table.delete(f"{_FOLDER}/{revision}")
+    table.delete_folder(f"{_FOLDER}/{revision}")
 
 
 def _files_with(

@@ -230,11 +230,15 @@ class SliceTable:
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete files that no row depends on, many at a time; where that is forbidden, they stay and are noted."""
-        _at_once(self._delete_file, paths)
+        _at_once(lambda path: self._delete(path, (self.location / path).delete_file), paths)
 
-    def _delete_file(self, path: str) -> None:
+    def delete_folder(self, path: str) -> None:
+        """The same with everything below a path."""
+        self._delete(path, (self.location / path).delete)
+
+    def _delete(self, path: str, delete: Callable[[], None]) -> None:
         try:
-            (self.location / path).delete_file()
+            delete()
         except InputError as error:
             if not is_denial(error.__cause__):
                 raise
