@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -34,6 +33,10 @@ SAMPLE_SIZE = 20_000
 _SCORES = ", ".join(SCORES)
 _LABELS = pa.schema([("image_id", pa.string()), ("label", pa.string())])
 _LESIONS = pa.schema([("image_id", pa.string()), ("lesion", pa.string())])
+_EVALUATED = pa.schema(
+    [(name, pa.string()) for name in ("image_id", "label", "group")]
+    + [(name, pa.float64()) for name in (*SCORES, "p_value")]
+)
 
 
 def load_labels(scratch: Scratch, frames: Iterable[pd.DataFrame], *, origin: str) -> None:
@@ -201,14 +204,15 @@ def _sample(scratch: Scratch, counts: dict[str, int]) -> pd.DataFrame:
         f"(label = {quoted(name)} AND hash(image_id || ' sampled') % {max(1, num)} < {SAMPLE_SIZE})"
         for name, num in counts.items()
     ]
+    numbers = ", ".join(f"{name}::DOUBLE AS {name}" for name in (*SCORES, "p_value"))
     query = (
-        f'SELECT image_id, label, lesion AS "group", {_SCORES}, p_value FROM evaluated '
+        f'SELECT image_id, label, lesion AS "group", {numbers} FROM evaluated '
         f"WHERE {' OR '.join(parts) or 'false'} ORDER BY image_id"
     )
     batches = list(scratch.batches(query, num_rows=CHUNK_SIZE))
-    frame = pa.Table.from_batches(batches).to_pandas()
-    result: pd.DataFrame = frame.astype(dict.fromkeys((*SCORES, "p_value"), np.float64))
-    return result
+    # Of no image at all there is no batch that could tell the columns.
+    frame: pd.DataFrame = pa.Table.from_batches(batches, _EVALUATED).to_pandas()
+    return frame
 
 
 def _fill_once(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from skinvae.errors import LabelsError
+from skinvae.metrics.evaluation import abnormal_classes
 from skinvae.metrics.join import LabelJoin, join_labels
 from skinvae.records import SCORES
 from skinvae.storage.large_join import join_scored, load_labels, load_lesions, number_classes, ordered_chunks
@@ -94,3 +95,14 @@ def test_wrong_inputs_are_the_same_errors() -> None:
     rows.loc[rows.index[rows["status"] == "ok"][0], "vae"] = np.nan
     with open_scratch(memory_mb=200) as scratch, pytest.raises(ValueError, match="null or not finite"):
         on_disk(scratch, rows, labels, split, lesions)
+
+
+def test_no_evaluated_image_is_an_empty_sample_with_its_columns() -> None:
+    rows, labels, split, _ = many_rows(seed=4)
+    trained = pd.DataFrame({"image_id": rows["image_id"].unique(), "group": None, "split": "train"})
+    expected = join_labels(rows, labels=labels, normal=["NV"], split=trained)
+    with open_scratch(memory_mb=200) as scratch:
+        found = on_disk(scratch, rows, labels, trained, None)
+    check(found, expected)
+    with pytest.raises(LabelsError, match="no image of the normal class NV is left to evaluate"):
+        abnormal_classes(found.evaluated, normal=["NV"])
