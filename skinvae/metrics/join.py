@@ -143,6 +143,14 @@ def check_normal(normal: Collection[str], *, classes: Collection[str]) -> None:
         )
 
 
+def check_named(normal: Collection[str], *, classes: Collection[str], origin: str) -> None:
+    """Raise LabelsError where a class that was called normal is none of the labels' `classes`."""
+    if unknown := sorted(set(normal) - set(classes)):
+        raise LabelsError(
+            f"'{origin}' has no image of class {', '.join(unknown)}: there are {', '.join(order_classes(classes))}"
+        )
+
+
 def _scored_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Return image_id and the scores of rows whose status is ok; that they are finite is the table's promise."""
     if not np.isfinite(rows[list(SCORES)].to_numpy(dtype=float)).all():

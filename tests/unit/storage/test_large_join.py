@@ -98,7 +98,7 @@ def test_wrong_inputs_are_the_same_errors() -> None:
 
 
 def test_no_evaluated_image_is_an_empty_sample_with_its_columns() -> None:
-    rows, labels, split, _ = many_rows(seed=4)
+    rows, labels, *_ = many_rows(seed=4)
     trained = pd.DataFrame({"image_id": rows["image_id"].unique(), "group": None, "split": "train"})
     expected = join_labels(rows, labels=labels, normal=["NV"], split=trained)
     with open_scratch(memory_mb=200) as scratch:
