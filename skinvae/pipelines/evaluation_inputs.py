@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from skinvae.metrics.detection import HeldOut
 from skinvae.metrics.join import LabelJoin, check_named, join_labels
 from skinvae.metrics.labels import parse_groups, parse_labels
 from skinvae.records import SCORES
@@ -45,9 +46,10 @@ class Scored:
         return self.table.num_rows_of(self.scoring_id)
 
     @property
-    def num_held_out(self) -> int:
+    def held_out(self) -> HeldOut:
         """Normals that chose the epoch: p-values are made from their scores."""
-        return int((self.split["split"] == "validation").sum())
+        image_ids = self.split.loc[self.split["split"] == "validation", "image_id"]
+        return HeldOut(set(image_ids), tail="empirical" if self.model.tail is None else self.model.tail.kind)
 
     def as_dict(self) -> dict[str, object]:
         """As evaluation.json has it."""

@@ -32,11 +32,14 @@ from skinvae.records import SCORE_SCHEMA, SCORES
 from skinvae.report.evaluation import Evaluation
 from skinvae.storage.frames import read_frames
 from skinvae.storage.large_join import (
+    IN_BATCH,
+    batch_sizes,
     effective_sizes,
     join_scored,
     load_kinds,
     load_labels,
     load_lesions,
+    num_made_p_values,
     number_classes,
     ordered_chunks,
     quoted,
@@ -58,13 +61,13 @@ def evaluate_on_disk(scored: Scored, sources: LabelSources, *, settings: Evaluat
             score: ordered_scores(ordered_chunks(scratch, score), counts=sides.counts, ranks=sides.ranks())
             for score in SCORES
         }
-        known = dict(scratch.rows("SELECT code, count(p_value) FROM evaluated JOIN codes USING (label) GROUP BY code"))
         detection = ordered_detection(
-            ordered_chunks(scratch, "p_value"),
-            num_known=[known[code] for code in range(len(sides.counts))],
+            ordered_chunks(scratch, "p_value", where=IN_BATCH),
+            sizes=batch_sizes(scratch, num_classes=len(classes)),
             sides=sides,
             rates=(settings.false_positive_rate, settings.false_discovery_rate),
-            num_held_out=scored.num_held_out,
+            held_out=scored.held_out,
+            num_held_out_evaluated=num_made_p_values(scratch),
         )
         scoring_id = scored.scoring_id
         strata = [

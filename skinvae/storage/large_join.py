@@ -17,6 +17,7 @@ from skinvae.metrics.join import (
     NUM_EXAMPLES,
     SAME_SCORE_TOLERANCE,
     SAME_SHORT_SCORE_TOLERANCE,
+    SIDES,
     LabelJoin,
     check_normal,
     order_classes,
@@ -99,10 +100,13 @@ def join_scored(scratch: Scratch, *, normal: Collection[str], kinds: Sequence[st
         num_trained=num_trained,
         num_trained_lesion=num_trained_lesion,
         num_validation_normals=scratch.value(
-            f"SELECT count(*) FROM evaluated WHERE label IN ({listed}) AND image_id IN "
-            "(SELECT image_id FROM split WHERE split = 'validation')"
+            f"SELECT count(*) FROM evaluated WHERE label IN ({listed}) AND is_held_out"
         ),
         groups_known=scratch.value("SELECT count(*) FROM lesions") > 0,
+        num_without_lesion={
+            side: scratch.value(f"SELECT count(*) FROM evaluated WHERE lesion IS NULL AND label {which} ({listed})")
+            for side, which in zip(SIDES, ("IN", "NOT IN"), strict=True)
+        },
         absent_classes=order_classes(_names(scratch, "SELECT DISTINCT label FROM labels") - set(counts)),
     )
 
@@ -116,11 +120,20 @@ def number_classes(scratch: Scratch, *, normal: Collection[str], classes: Sequen
 
 def effective_sizes(scratch: Scratch) -> dict[int, tuple[float, float]]:
     """By code: images that would tell as much, were the photos of a lesion all alike, and distinct lesions."""
-    found = scratch.rows(
-        "SELECT code, sum(num) * sum(num) / sum(num * num), count(*) FROM (SELECT code, count(*)::DOUBLE AS num "
-        "FROM evaluated JOIN codes USING (label) GROUP BY code, coalesce(lesion, image_id)) GROUP BY code"
-    )
-    return {int(code): (float(effective), float(lesions)) for code, effective, lesions in found}
+    found = scratch.rows(_sizes_by("code", where="true"))
+    return {int(code): (float(effective), float(lesions)) for code, _, effective, lesions in found}
+
+
+def batch_sizes(scratch: Scratch, *, num_classes: int) -> list[tuple[int, float]]:
+    """Of IN_BATCH: images and what they are worth, of the normals, of each class, of all abnormal ones pooled."""
+    by_code = {int(code): (int(num), float(worth)) for code, num, worth, _ in scratch.rows(_sizes_by("code"))}
+    pooled = {bool(side): (int(num), float(worth)) for side, num, worth, _ in scratch.rows(_sizes_by("code > 0"))}
+    return [*(by_code.get(code, (0, 0.0)) for code in range(num_classes + 1)), pooled.get(True, (0, 0.0))]
+
+
+def num_made_p_values(scratch: Scratch) -> int:
+    """Evaluated images that the p-values were made from."""
+    return scratch.value("SELECT count(*) FROM evaluated WHERE is_held_out")
 
 
 def ordered_chunks(scratch: Scratch, column: str, *, where: str = "true") -> Iterator[Chunk]:
@@ -133,6 +146,19 @@ def ordered_chunks(scratch: Scratch, column: str, *, where: str = "true") -> Ite
         if batch.num_rows:
             values, codes, groups = (batch.column(place).to_numpy(zero_copy_only=False) for place in range(3))
             yield values, codes, groups
+
+
+IN_BATCH = "p_value IS NOT NULL AND NOT is_held_out"
+"""The images of `Detection`: those that the p-values were made from say nothing about others."""
+
+
+def _sizes_by(side: str, *, where: str = IN_BATCH) -> str:
+    """As `effective_size`: side, images, what they are worth, lesions."""
+    return (
+        "SELECT side, sum(num), sum(num) * sum(num) / sum(num * num), count(*) FROM ("
+        f"SELECT {side} AS side, count(*)::DOUBLE AS num FROM evaluated JOIN codes USING (label) WHERE {where} "
+        "GROUP BY 1, coalesce(lesion, image_id)) GROUP BY side"
+    )
 
 
 _UNMATCHED = "FROM scored ANTI JOIN labels USING (image_id) WHERE status = 'ok'"
@@ -186,6 +212,7 @@ def _leave_out_trained(scratch: Scratch, *, kinds: Sequence[str]) -> tuple[int, 
     join_kinds = "LEFT JOIN kinds USING (image_id)" if kinds else ""
     scratch.run(
         f"CREATE TABLE judged AS SELECT kept.*, lesion, image_id IN (SELECT image_id FROM trained) AS was_trained, "
+        "image_id IN (SELECT image_id FROM split WHERE split = 'validation') AS is_held_out, "
         "coalesce(lesion IN (SELECT lesion FROM trained_lesions), false) AS shares_lesion, "
         f"(hash(coalesce(lesion, image_id)) % {NUM_GROUPS})::SMALLINT AS batch{of_kind} "
         f"FROM kept LEFT JOIN lesions USING (image_id) {join_kinds}"
