@@ -1,1 +1,1 @@
-"""scores and labels -> AUROC with intervals. Pure: data frames in, data frames out."""
+"""scores, labels, lesions and metadata -> what is evaluated, how well it is told apart, and how sure that is. Pure."""

@@ -1,6 +1,7 @@
 """Which images are flagged by their p-value: at a false-positive rate, and with a false discovery rate of the batch.
 
-A p-value says how often a normal image scores at least as high, as the held-out ones tell (p_values.py).
+A p-value says how often a normal image scores at least as high, as the held-out ones tell (p_values.py). These are left
+out: their p-values come from themselves, and would keep any promise.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from skinvae.metrics.auroc import POOLED
 from skinvae.metrics.bootstrap import effective_size, number_lesions
 from skinvae.metrics.evaluation import abnormal_classes
 from skinvae.metrics.intervals import CONFIDENCE
+from skinvae.metrics.p_values import Tail
 
 NORMAL = "normal"
 """Target of the row of normals, whose share of flagged images is the false-positive rate."""
@@ -38,6 +40,15 @@ DETECTION_COLUMNS = (
     "share_called",
 )
 """Columns of detection.csv: flagged at the false-positive rate, called by Benjamini and Hochberg's procedure."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The normals of the training that p-values are made from."""
+
+    image_ids: Collection[str]
+    tail: Tail
+    """How."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +73,16 @@ class Detection:
     false_discovery_rate: float
     """Asked for."""
     num_images: int
-    """Evaluated images with a p-value: the batch."""
+    """Evaluated images with a p-value, but those that p-values were made from: the batch."""
     num_without: int
     """Evaluated images whose p-value is null."""
     smallest_p_value: float
     num_held_out: int
     """Normals of the training that p-values were made from."""
+    num_held_out_evaluated: int
+    """Evaluated images among these; left out."""
+    tail: Tail
+    """How p-values were made from them."""
 
     @property
     def num_called(self) -> int:
@@ -76,22 +91,33 @@ class Detection:
 
     @property
     def false_discovery_proportion(self) -> float:
-        """Share of normals among the images called; 0 if there are none."""
+        """Share of normals among the images called; 0 if none is called, NaN if no normal could be."""
+        if not self.has_normals:
+            return float("nan")
         return self._of(NORMAL, "num_called") / max(1, self.num_called)
 
     @property
-    def promised_range(self) -> tuple[float, float]:
-        """Between what a rate of `false_positive_rate` may turn out, made from so few held-out normals (95 %).
+    def has_normals(self) -> bool:
+        """Whether there are normals to hold the p-values to; if not, `is_compatible` is None."""
+        return self._of(NORMAL, "num_images") > 0
 
-        The share of new normals beyond the k-th of n is Beta(k, n + 1 - k), whatever their distribution.
+    @property
+    def promised_range(self) -> tuple[float, float]:
+        """Between what a rate of `false_positive_rate` may turn out, made by rank of so few held-out normals (95 %).
+
+        The share of new normals beyond the k-th of n is Beta(k, n + 1 - k), whatever their distribution. A Gamma
+        distribution that is the right one keeps closer to the rate, since it uses all n; one that is not may leave the
+        range, however many there are.
         """
         rank = self.false_positive_rate * (self.num_held_out + 1)
         spread = beta(rank, self.num_held_out + 1 - rank)
         return float(spread.ppf((1.0 - CONFIDENCE) / 2)), float(spread.ppf((1.0 + CONFIDENCE) / 2))
 
     @property
-    def is_compatible(self) -> bool:
-        """Whether the interval of the realised false-positive rate meets the promised range."""
+    def is_compatible(self) -> bool | None:
+        """Whether the interval of the realised false-positive rate meets the promised range; None without normals."""
+        if not self.has_normals:
+            return None
         row = self.frame[self.frame["target"] == NORMAL].iloc[0]
         low, high = self.promised_range
         return bool(row["ci_low"] <= high and low <= row["ci_high"])
@@ -111,11 +137,12 @@ def detect(
     normal: Collection[str],
     false_positive_rate: float,
     false_discovery_rate: float,
-    num_held_out: int,
+    held_out: HeldOut,
 ) -> Detection | None:
-    """Detect among `LabelJoin.evaluated`; None where no image, or none of the normals, has a p-value."""
-    known = evaluated[evaluated["p_value"].notna()]
-    if known.empty or not known["label"].isin(normal).any():
+    """Detect among `LabelJoin.evaluated`; None where no image but those held out has a p-value."""
+    is_held_out = evaluated["image_id"].isin(held_out.image_ids)
+    known = evaluated[evaluated["p_value"].notna() & ~is_held_out]
+    if known.empty:
         return None
     p_values = known["p_value"].to_numpy(dtype=np.float64)
     is_called = multipletests(p_values, alpha=false_discovery_rate, method="fdr_bh")[0]
@@ -139,9 +166,11 @@ def detect(
         false_positive_rate=false_positive_rate,
         false_discovery_rate=false_discovery_rate,
         num_images=len(known),
-        num_without=len(evaluated) - len(known),
+        num_without=int((evaluated["p_value"].isna() & ~is_held_out).sum()),
         smallest_p_value=float(p_values.min()),
-        num_held_out=num_held_out,
+        num_held_out=len(held_out.image_ids),
+        num_held_out_evaluated=int(is_held_out.sum()),
+        tail=held_out.tail,
     )
 
 

@@ -14,7 +14,8 @@ LESION_BOOTSTRAP = "bootstrap-lesion"
 ZERO_VARIANCE = "bootstrap-exact"
 """A bootstrap that has no width, widened to an exact bound; see `zero_variance_interval`."""
 TRIVIAL = "trivial"
-"""[0, 1]: a side has a single image or lesion, and nothing tells how another one would score."""
+"""[0, 1]: a side has a single image or lesion, and nothing tells how another one would score; or an average precision
+is perfect, which has no bound of its own here."""
 
 
 def interval(

@@ -14,6 +14,7 @@ import pandas as pd
 from skinvae.errors import LabelsError
 from skinvae.records import CLASSES, SCORES, Status
 
+SIDES = ("normal", "abnormal")
 NUM_EXAMPLES = 5
 SAME_SCORE_TOLERANCE = 1e-6
 """Relative: the same pixels in another batch or archive score within this (scores.md, oracle 8)."""
@@ -59,6 +60,8 @@ class LabelJoin:
     num_validation_normals: int
     """Evaluated normals that chose the epoch. They count: the weights were not fitted to them."""
     groups_known: bool
+    num_without_lesion: Mapping[str, int]
+    """Evaluated images of which no lesion is known, by side (SIDES): each counts as a lesion of its own."""
     absent_classes: tuple[str, ...]
     """Classes among the labels of which no image is left."""
 
@@ -124,6 +127,7 @@ def join_labels(
         num_trained_lesion=int(shares_lesion.sum()),
         num_validation_normals=int((evaluated["label"].isin(normal) & evaluated["image_id"].isin(validated)).sum()),
         groups_known=not lesions.empty,
+        num_without_lesion=_count_without_lesion(evaluated, normal=normal),
         absent_classes=order_classes(set(labels["label"]) - set(evaluated["label"])),
     )
 
@@ -140,6 +144,14 @@ def check_normal(normal: Collection[str], *, classes: Collection[str]) -> None:
         raise LabelsError(
             f"no label is of the normal class {' or '.join(sorted(normal))}; "
             f"the classes are {', '.join(order_classes(classes))}"
+        )
+
+
+def check_named(normal: Collection[str], *, classes: Collection[str], origin: str) -> None:
+    """Raise LabelsError where a class that was called normal is none of the labels' `classes`."""
+    if unknown := sorted(set(normal) - set(classes)):
+        raise LabelsError(
+            f"'{origin}' has no image of class {', '.join(unknown)}: there are {', '.join(order_classes(classes))}"
         )
 
 
@@ -182,6 +194,11 @@ def _lesions(split: pd.DataFrame, *, groups: pd.Series[str] | None) -> pd.Series
         return own
     known: pd.Series[str] = pd.concat([groups.astype(object), own[~own.index.isin(groups.index)]])
     return known
+
+
+def _count_without_lesion(evaluated: pd.DataFrame, *, normal: Collection[str]) -> dict[str, int]:
+    is_alone, is_normal = evaluated["group"].isna(), evaluated["label"].isin(normal)
+    return {side: int((is_alone & mask).sum()) for side, mask in zip(SIDES, (is_normal, ~is_normal), strict=True)}
 
 
 def _examples(image_ids: pd.Series[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import pandas as pd
 from skinvae.metrics.auroc import MACRO, POOLED
 from skinvae.metrics.comparison import COMPARISON_COLUMNS, paired_test
 from skinvae.metrics.curves import OPERATING_COLUMNS, PRECISION_COLUMNS, Curves, precision_interval
-from skinvae.metrics.detection import NORMAL, Detection, Tally, tally_frame
+from skinvae.metrics.detection import NORMAL, Detection, HeldOut, Tally, tally_frame
 from skinvae.metrics.evaluation import AUROC_COLUMNS
 from skinvae.metrics.intervals import DELONG, interval
 from skinvae.metrics.operating_points import ORDER_STATISTICS, SPECIFICITIES, Ranks, sensitivity_bounds, threshold_ranks
@@ -51,6 +51,12 @@ class Sides:
         total = sum(self.counts[1:])
         return (*self.counts[1:], total, total)
 
+    @property
+    def num_pairs(self) -> tuple[int, ...]:
+        """By target: disjoint pairs of a normal and an abnormal lesion."""
+        pairs = [min(self.num_lesions[0], count) for count in self.num_lesions[1:]]
+        return (*pairs, min(pairs), min(self.num_lesions[0], sum(self.num_lesions[1:])))
+
     def ranks(self) -> list[int]:
         """Of the normals that a pass has to look at."""
         found = [self.ranks_at(level, num_terms=terms) for level in SPECIFICITIES for terms in {1, len(self.classes)}]
@@ -65,8 +71,6 @@ class Sides:
 
 def auroc_frame(passes: Mapping[str, OrderedScores], *, sides: Sides, scoring_id: str) -> pd.DataFrame:
     """Return AUROC_COLUMNS."""
-    pairs = [min(sides.num_lesions[0], count) for count in sides.num_lesions[1:]]
-    num_pairs = [*pairs, min(pairs), min(sides.num_lesions[0], sum(sides.num_lesions[1:]))]
     rows = []
     for score, found in passes.items():
         variances = found.group_variance if sides.lesions_known else found.delong_variance
@@ -74,7 +78,7 @@ def auroc_frame(passes: Mapping[str, OrderedScores], *, sides: Sides, scoring_id
             low, high, method = interval(
                 float(found.auroc[column]),
                 variance=float(variances[column]),
-                num_pairs=num_pairs[column],
+                num_pairs=sides.num_pairs[column],
                 num_terms=len(sides.classes) if target == MACRO else 1,
                 method=LESION_GROUPS if sides.lesions_known else DELONG,
             )
@@ -104,21 +108,35 @@ def comparison_frame(passes: Mapping[str, OrderedScores], *, score: str, sides: 
         variances = grouped_variance(a.group_errors - b.group_errors)
         for column, target in enumerate(sides.targets):
             values = (float(a.auroc[column]), float(b.auroc[column]))
-            test = paired_test(*values, variance=float(variances[column]), method=method)
+            test = paired_test(
+                *values,
+                variance=float(variances[column]),
+                num_pairs=sides.num_pairs[column],
+                num_terms=len(sides.classes) if target == MACRO else 1,
+                method=method,
+            )
             names = (score, scoring_id, other, scoring_id, target)
             rows.append((*names, *values, *test, sides.counts[0], sides.num_abnormal[column]))
     return pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
 
 
 def ordered_detection(
-    chunks: Iterable[Chunk], *, num_known: Sequence[int], sides: Sides, rates: tuple[float, float], num_held_out: int
+    chunks: Iterable[Chunk],
+    *,
+    sizes: Sequence[tuple[int, float]],
+    sides: Sides,
+    rates: tuple[float, float],
+    held_out: HeldOut,
+    num_held_out_evaluated: int,
 ) -> Detection | None:
-    """Detect among p-values in ascending order; `num_known` images of each code have one, `rates` are as in `detect`.
+    """Detect among p-values in ascending order, without those of images held out; `rates` are as in `detect`.
 
+    `sizes` are the images that have one, and what they are worth: of each code, then of all abnormal ones pooled.
     Benjamini and Hochberg's step-up: all up to the last p-value that is at most its rank's share of the rate.
     """
+    num_known = [num for num, _ in sizes[:-1]]
     num_images = sum(num_known)
-    if num_images == 0 or num_known[0] == 0:
+    if num_images == 0:
         return None
     false_positive_rate, false_discovery_rate = rates
     before = np.zeros(len(num_known), dtype=np.int64)
@@ -134,22 +152,23 @@ def ordered_detection(
         kept = np.flatnonzero(different <= after.sum(axis=1) / num_images * false_discovery_rate)
         called = after[kept[-1]] if len(kept) else called
         before = after[-1]
-    effective = [
-        worth * num / count for worth, num, count in zip(sides.effective, num_known, sides.counts, strict=True)
-    ]
+    found = zip((*flagged, flagged[1:].sum()), (*called, called[1:].sum()), strict=True)
     tallies = [
-        Tally(name, num_known[place], int(flagged[place]), int(called[place]), effective[place])
-        for place, name in enumerate((NORMAL, *sides.classes))
+        Tally(name, num, int(num_flagged), int(num_called), worth)
+        for name, (num, worth), (num_flagged, num_called) in zip(
+            (NORMAL, *sides.classes, POOLED), sizes, found, strict=True
+        )
     ]
-    totals = (sum(num_known[1:]), int(flagged[1:].sum()), int(called[1:].sum()), sum(effective[1:]))
     return Detection(
-        frame=tally_frame([*tallies, Tally(POOLED, *totals)], has_lesions=sides.lesions_known),
+        frame=tally_frame(tallies, has_lesions=sides.lesions_known),
         false_positive_rate=false_positive_rate,
         false_discovery_rate=false_discovery_rate,
         num_images=num_images,
-        num_without=sum(sides.counts) - num_images,
+        num_without=sum(sides.counts) - num_images - num_held_out_evaluated,
         smallest_p_value=float(smallest or 0.0),
-        num_held_out=num_held_out,
+        num_held_out=len(held_out.image_ids),
+        num_held_out_evaluated=num_held_out_evaluated,
+        tail=held_out.tail,
     )
 
 

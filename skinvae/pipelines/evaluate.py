@@ -158,7 +158,7 @@ def _evaluate_in_memory(scored: Scored, sources: LabelSources, *, settings: Eval
             normal=join.normal,
             false_positive_rate=settings.false_positive_rate,
             false_discovery_rate=settings.false_discovery_rate,
-            num_held_out=scored.num_held_out,
+            held_out=scored.held_out,
         ),
         comparison=compare_scores(
             join.evaluated, normal=join.normal, score=settings.compared_score, scoring_id=scored.scoring_id

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from skinvae.errors import LabelsError
-from skinvae.metrics.join import LabelJoin, join_labels
+from skinvae.metrics.detection import HeldOut
+from skinvae.metrics.join import LabelJoin, check_named, join_labels
 from skinvae.metrics.labels import parse_groups, parse_labels
 from skinvae.records import SCORES
 from skinvae.storage.bundle import BundleConfig, read_bundle_copy
@@ -46,9 +46,10 @@ class Scored:
         return self.table.num_rows_of(self.scoring_id)
 
     @property
-    def num_held_out(self) -> int:
+    def held_out(self) -> HeldOut:
         """Normals that chose the epoch: p-values are made from their scores."""
-        return int((self.split["split"] == "validation").sum())
+        image_ids = self.split.loc[self.split["split"] == "validation", "image_id"]
+        return HeldOut(set(image_ids), tail="empirical" if self.model.tail is None else self.model.tail.kind)
 
     def as_dict(self) -> dict[str, object]:
         """As evaluation.json has it."""
@@ -73,34 +74,31 @@ class LabelSources:
     @property
     def lesions(self) -> str | None:
         """Where lesions are looked for."""
-        return self.groups or self.metadata
+        return self.metadata if self.groups is None else self.groups
 
     def location(self, uri: str) -> Location:
         return Location.parse(uri, self.storage)
 
-    def read_lesions(self, frame: pd.DataFrame) -> pd.Series[str]:
+    def read_lesions(self, frame: pd.DataFrame, *, first_row: int = 0) -> pd.Series[str]:
         """The lesions of a frame of `lesions`; metadata that were not given for them need have none."""
         assert self.lesions is not None
         if self.groups is None and "lesion_id" not in frame.columns:
             return pd.Series([], index=pd.Index([], name="image_id"), dtype=object, name="group")
-        return parse_groups(frame, origin=self.lesions)
-
-    def check_normal(self, classes: set[str]) -> None:
-        """Raises LabelsError if --normal names a class that no label is of."""
-        if unknown := sorted(set(self.normal) - classes):
-            raise LabelsError(f"'{self.labels}' has no image of class {', '.join(unknown)}: check --normal")
+        return parse_groups(frame, origin=self.lesions, first_row=first_row)
 
 
 def join_in_memory(scored: Scored, sources: LabelSources) -> LabelJoin:
     """All rows of the scoring, joined."""
     frame = scored.table.read(COLUMNS, scoring_id=scored.scoring_id).to_pandas()
     labels = parse_labels(read_frame(sources.location(sources.labels)), origin=sources.labels)
-    sources.check_normal(set(labels["label"]))
-    groups = sources.lesions and sources.read_lesions(read_frame(sources.location(sources.lesions)))
+    check_named(sources.normal, classes=set(labels["label"]), origin=sources.labels)
+    groups = None
+    if sources.lesions is not None:
+        groups = sources.read_lesions(read_frame(sources.location(sources.lesions)))
     return join_labels(
         frame,
         labels=labels,
         normal=sources.normal or scored.model.normal_classes,
         split=scored.split,
-        groups=groups if isinstance(groups, pd.Series) else None,
+        groups=groups,
     )

@@ -6,7 +6,7 @@ holds chunks of rows, never all; the scratch database keeps its buffers within `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,8 @@ import pyarrow as pa
 from skinvae.config import EvaluateSettings
 from skinvae.metrics.evaluation import abnormal_classes
 from skinvae.metrics.intervals import DELONG, interval
-from skinvae.metrics.join import LabelJoin
-from skinvae.metrics.labels import parse_labels, parse_metadata
+from skinvae.metrics.join import LabelJoin, check_named
+from skinvae.metrics.labels import number_rows, parse_label_parts, parse_metadata
 from skinvae.metrics.ordered import OrderedScores, ordered_scores
 from skinvae.metrics.ordered_frames import (
     LESION_GROUPS,
@@ -32,11 +32,14 @@ from skinvae.records import SCORE_SCHEMA, SCORES
 from skinvae.report.evaluation import Evaluation
 from skinvae.storage.frames import read_frames
 from skinvae.storage.large_join import (
+    IN_BATCH,
+    batch_sizes,
     effective_sizes,
     join_scored,
     load_kinds,
     load_labels,
     load_lesions,
+    num_made_p_values,
     number_classes,
     ordered_chunks,
     quoted,
@@ -58,13 +61,13 @@ def evaluate_on_disk(scored: Scored, sources: LabelSources, *, settings: Evaluat
             score: ordered_scores(ordered_chunks(scratch, score), counts=sides.counts, ranks=sides.ranks())
             for score in SCORES
         }
-        known = dict(scratch.rows("SELECT code, count(p_value) FROM evaluated JOIN codes USING (label) GROUP BY code"))
         detection = ordered_detection(
-            ordered_chunks(scratch, "p_value"),
-            num_known=[known[code] for code in range(len(sides.counts))],
+            ordered_chunks(scratch, "p_value", where=IN_BATCH),
+            sizes=batch_sizes(scratch, num_classes=len(classes)),
             sides=sides,
             rates=(settings.false_positive_rate, settings.false_discovery_rate),
-            num_held_out=scored.num_held_out,
+            held_out=scored.held_out,
+            num_held_out_evaluated=num_made_p_values(scratch),
         )
         scoring_id = scored.scoring_id
         strata = [
@@ -88,20 +91,28 @@ def evaluate_on_disk(scored: Scored, sources: LabelSources, *, settings: Evaluat
 def _join(scratch: Scratch, scored: Scored, sources: LabelSources) -> tuple[LabelJoin, list[str]]:
     schema = pa.schema([SCORE_SCHEMA.field(name) for name in COLUMNS])
     scratch.fill("scored", schema, scored.table.batches(COLUMNS, scoring_id=scored.scoring_id))
-    labels = read_frames(sources.location(sources.labels), num_rows=_FRAME_SIZE)
-    load_labels(scratch, (parse_labels(one, origin=sources.labels) for one in labels), origin=sources.labels)
-    sources.check_normal({str(name) for (name,) in scratch.rows("SELECT DISTINCT label FROM labels")})
-    lesions = read_frames(sources.location(sources.lesions), num_rows=_FRAME_SIZE) if sources.lesions else ()
+    frames = read_frames(sources.location(sources.labels), num_rows=_FRAME_SIZE)
+    load_labels(scratch, parse_label_parts(frames, origin=sources.labels), origin=sources.labels)
+    classes = {str(name) for (name,) in scratch.rows("SELECT DISTINCT label FROM labels")}
+    check_named(sources.normal, classes=classes, origin=sources.labels)
+    lesions = sources.lesions
+    parts = () if lesions is None else _parts(sources, lesions)
     load_lesions(
-        scratch, (sources.read_lesions(one) for one in lesions), split=scored.split, origin=str(sources.lesions)
+        scratch,
+        (sources.read_lesions(one, first_row=row) for row, one in parts),
+        split=scored.split,
+        origin=str(lesions),
     )
     kinds: list[str] = []
-    if sources.metadata is not None:
-        frames = read_frames(sources.location(sources.metadata), num_rows=_FRAME_SIZE)
-        origin = sources.metadata
-        kinds = load_kinds(scratch, (parse_metadata(one, origin=origin) for one in frames), origin=origin)
+    if (metadata := sources.metadata) is not None:
+        described = (parse_metadata(one, origin=metadata, first_row=row) for row, one in _parts(sources, metadata))
+        kinds = load_kinds(scratch, described, origin=metadata)
     normal = sources.normal or scored.model.normal_classes
     return join_scored(scratch, normal=normal, kinds=kinds), kinds
+
+
+def _parts(sources: LabelSources, uri: str) -> Iterator[tuple[int, pd.DataFrame]]:
+    return number_rows(read_frames(sources.location(uri), num_rows=_FRAME_SIZE), origin=uri)
 
 
 def _sides(scratch: Scratch, join: LabelJoin, classes: Sequence[str]) -> Sides:

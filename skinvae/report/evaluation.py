@@ -39,10 +39,10 @@ class Evaluation:
     """AUROC_COLUMNS, all images that count."""
     paper: PaperProtocol | None
     """The paper's protocol on the same images; None if not asked for."""
+    curves: Curves
+    """Average precision, and sensitivity at chosen specificities."""
     provenance: Mapping[str, Any]
     """Table, model, labels, settings and versions, as evaluation.json has them."""
-    curves: Curves | None = None
-    """Average precision, and sensitivity at chosen specificities."""
     detection: Detection | None = None
     """By p-value; None where no evaluated normal has one."""
     comparison: pd.DataFrame | None = None
@@ -88,6 +88,12 @@ def join_sentences(join: LabelJoin) -> list[str]:
         if join.groups_known
         else "Lesions are not known (no --groups): photos of a trained lesion may be among the evaluated images.",
     ]
+    if join.groups_known and any(join.num_without_lesion.values()):
+        lines.append(
+            f"Lesions of {join.num_without_lesion['normal']:,} of {join.num_normal:,} normal and of "
+            f"{join.num_without_lesion['abnormal']:,} of {join.num_evaluated - join.num_normal:,} abnormal images are "
+            "not known (--groups tells them): each counts as its own."
+        )
     if join.num_validation_normals:
         lines.append(
             f"{join.num_validation_normals:,} of the normal images chose the training epoch; they count, "

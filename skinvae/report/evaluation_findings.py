@@ -13,6 +13,7 @@ from rich.text import Text
 from skinvae.metrics.auroc import MACRO, POOLED
 from skinvae.metrics.curves import Curves
 from skinvae.metrics.detection import NORMAL, Detection
+from skinvae.metrics.intervals import TRIVIAL
 from skinvae.metrics.operating_points import SPECIFICITIES
 from skinvae.report.survey import HEADLINE
 from skinvae.report.tables import ROW_ORDER, columns_of, score_tables, short, titled_table, with_interval
@@ -22,20 +23,21 @@ COMPARISON_SENTENCE = (
 )
 
 
-def finding_parts(curves: Curves | None, detection: Detection | None) -> list[RenderableType]:
+def finding_parts(curves: Curves, detection: Detection | None) -> list[RenderableType]:
     """Return the table of what is found, and the sentences that belong to it."""
-    parts: list[RenderableType] = []
-    if curves is not None:
-        parts += [Text(), finding_table(curves, detection)]
-        methods = ", ".join(sorted({*curves.average_precision["ci_method"], *curves.operating_points["ci_method"]}))
-        parts.append(
-            Text(
-                f"95 % intervals by {methods}. Thresholds are scores of the evaluated normals themselves. Average "
-                "precision depends on the prevalence: a score that says nothing has the prevalence.",
-                style="dim",
-            )
-        )
-    return [*parts, *(Text(line) for line in detection_sentences(detection))]
+    methods = sorted({*curves.average_precision["ci_method"], *curves.operating_points["ci_method"]})
+    lines = [
+        f"95 % intervals by {', '.join(methods)}. Thresholds are scores of the evaluated normals themselves. Average "
+        "precision depends on the prevalence: a score that says nothing has the prevalence."
+    ]
+    if TRIVIAL in methods:
+        lines.append(f"{TRIVIAL}: a perfect average precision, or a single image or lesion: shown as 0 to 1.")
+    return [
+        Text(),
+        finding_table(curves, detection),
+        *(Text(line, style="dim") for line in lines),
+        *(Text(line) for line in detection_sentences(detection)),
+    ]
 
 
 def finding_table(curves: Curves, detection: Detection | None) -> Table:
@@ -78,9 +80,26 @@ def detection_sentences(detection: Detection | None) -> list[str]:
     """Return what flagging by p-value amounts to; where there are none, why."""
     if detection is None:
         return [
-            "Nothing is detected by p-value: no evaluated normal has one. `score` leaves it null where the model's "
-            "held-out normals were scored with another mode, num_samples, seed or noise, or were too few."
+            "Nothing is detected by p-value: no evaluated image has one, but those that p-values were made from. "
+            "`score` leaves it null where the model's held-out normals were scored with another mode, num_samples, "
+            "seed or noise, or were too few."
         ]
+    lines = [_promise_sentence(detection), _batch_sentence(detection)]
+    if detection.num_held_out_evaluated:
+        lines.append(
+            f"{detection.num_held_out_evaluated:,} evaluated images made the p-values and are left out of this: theirs "
+            "come from themselves."
+        )
+    if detection.num_without:
+        lines.append(f"{detection.num_without:,} evaluated images have no p-value and are left out of this.")
+    return lines
+
+
+def _promise_sentence(detection: Detection) -> str:
+    if not detection.has_normals:
+        return (
+            "Whether p-values keep their promise is not tested here: no evaluated normal but the held-out ones has one."
+        )
     (normals,) = detection.frame[detection.frame["target"] == NORMAL].to_dict("records")
     rate = detection.false_positive_rate
     realised = (
@@ -88,16 +107,19 @@ def detection_sentences(detection: Detection | None) -> list[str]:
         f"({_percent(normals['ci_low'])} to {_percent(normals['ci_high'])} by {normals['ci_method']}): "
     )
     low, high = (_percent(share) for share in detection.promised_range)
-    promise = f"{detection.num_held_out:,} held-out normals promise {_percent(rate)} to within {low} to {high}"
-    if detection.is_compatible:
-        realised += f"compatible with p-values, where {promise}."
+    if detection.tail == "gamma":
+        promise = (
+            f"a Gamma distribution that fits {detection.num_held_out:,} held-out normals keeps {_percent(rate)} at "
+            f"least as well as ranks among them would, {low} to {high}"
+        )
+        reason = "these normals score unlike those, or the distribution does not fit them"
     else:
-        word = "more" if normals["share_flagged"] > rate else "fewer"
-        realised += f"{word} than p-values allow, where {promise}: these normals score unlike those."
-    lines = [realised, _batch_sentence(detection)]
-    if detection.num_without:
-        lines.append(f"{detection.num_without:,} evaluated images have no p-value and are left out of this.")
-    return lines
+        promise = f"{detection.num_held_out:,} held-out normals promise {_percent(rate)} to within {low} to {high}"
+        reason = "these normals score unlike those"
+    if detection.is_compatible:
+        return f"{realised}compatible with p-values, where {promise}."
+    word = "more" if normals["share_flagged"] > rate else "fewer"
+    return f"{realised}{word} than p-values allow, where {promise}: {reason}."
 
 
 def comparison_tables(comparison: pd.DataFrame) -> list[Table]:
@@ -139,15 +161,20 @@ def _batch_sentence(detection: Detection) -> str:
         f"{detection.num_images:,} images"
     )
     if detection.num_called:
-        return f"{lead}; {_percent(detection.false_discovery_proportion)} of these are normals."
+        share = (
+            f"; {_percent(detection.false_discovery_proportion)} of these are normals" if detection.has_normals else ""
+        )
+        return f"{lead}{share}."
+    floor = "" if detection.tail == "gamma" else " A rank has the floor 1/(n + 1) of n held-out normals."
     return (
         f"{lead}: the smallest p-value is {detection.smallest_p_value:.3g}, and in so large a batch at least "
-        f"{detection.num_needed:,} images would have to reach it. An empirical p-value has the floor 1/(n + 1) of n "
-        "held-out normals."
+        f"{detection.num_needed:,} images would have to reach it.{floor}"
     )
 
 
 def _found_cells(row: Mapping[Any, Any]) -> list[str]:
+    if not row["num_images"]:
+        return ["-", "-"]
     return [with_interval(row["share_flagged"], row["ci_low"], row["ci_high"]), f"{row['num_called']:,}"]
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skinvae.errors import LabelsError
-from skinvae.metrics.join import order_classes
+from skinvae.metrics.join import check_named
 from skinvae.metrics.labelling import Labelling
 from skinvae.metrics.labels import parse_labels
 from skinvae.storage.bundle import read_bundle_copy
@@ -21,7 +20,5 @@ def read_labelling(scores: ScoreTable, scoring_id: str, labels: Location, *, nor
     """
     frame = parse_labels(read_frame(labels), origin=str(labels))
     model, split = read_bundle_copy(scores.location, model_id=scores.model_id_of(scoring_id))
-    if unknown := sorted(set(normal) - set(frame["label"])):
-        classes = ", ".join(order_classes(frame["label"].unique()))
-        raise LabelsError(f"'{labels}' has no image of class {', '.join(unknown)}: there are {classes}")
+    check_named(normal, classes=set(frame["label"]), origin=str(labels))
     return Labelling(frame, normal=normal or model.normal_classes, split=split)

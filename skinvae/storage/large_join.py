@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -18,6 +17,7 @@ from skinvae.metrics.join import (
     NUM_EXAMPLES,
     SAME_SCORE_TOLERANCE,
     SAME_SHORT_SCORE_TOLERANCE,
+    SIDES,
     LabelJoin,
     check_normal,
     order_classes,
@@ -34,6 +34,10 @@ SAMPLE_SIZE = 20_000
 _SCORES = ", ".join(SCORES)
 _LABELS = pa.schema([("image_id", pa.string()), ("label", pa.string())])
 _LESIONS = pa.schema([("image_id", pa.string()), ("lesion", pa.string())])
+_EVALUATED = pa.schema(
+    [(name, pa.string()) for name in ("image_id", "label", "group")]
+    + [(name, pa.float64()) for name in (*SCORES, "p_value")]
+)
 
 
 def load_labels(scratch: Scratch, frames: Iterable[pd.DataFrame], *, origin: str) -> None:
@@ -96,10 +100,13 @@ def join_scored(scratch: Scratch, *, normal: Collection[str], kinds: Sequence[st
         num_trained=num_trained,
         num_trained_lesion=num_trained_lesion,
         num_validation_normals=scratch.value(
-            f"SELECT count(*) FROM evaluated WHERE label IN ({listed}) AND image_id IN "
-            "(SELECT image_id FROM split WHERE split = 'validation')"
+            f"SELECT count(*) FROM evaluated WHERE label IN ({listed}) AND is_held_out"
         ),
         groups_known=scratch.value("SELECT count(*) FROM lesions") > 0,
+        num_without_lesion={
+            side: scratch.value(f"SELECT count(*) FROM evaluated WHERE lesion IS NULL AND label {which} ({listed})")
+            for side, which in zip(SIDES, ("IN", "NOT IN"), strict=True)
+        },
         absent_classes=order_classes(_names(scratch, "SELECT DISTINCT label FROM labels") - set(counts)),
     )
 
@@ -113,11 +120,20 @@ def number_classes(scratch: Scratch, *, normal: Collection[str], classes: Sequen
 
 def effective_sizes(scratch: Scratch) -> dict[int, tuple[float, float]]:
     """By code: images that would tell as much, were the photos of a lesion all alike, and distinct lesions."""
-    found = scratch.rows(
-        "SELECT code, sum(num) * sum(num) / sum(num * num), count(*) FROM (SELECT code, count(*)::DOUBLE AS num "
-        "FROM evaluated JOIN codes USING (label) GROUP BY code, coalesce(lesion, image_id)) GROUP BY code"
-    )
-    return {int(code): (float(effective), float(lesions)) for code, effective, lesions in found}
+    found = scratch.rows(_sizes_by("code", where="true"))
+    return {int(code): (float(effective), float(lesions)) for code, _, effective, lesions in found}
+
+
+def batch_sizes(scratch: Scratch, *, num_classes: int) -> list[tuple[int, float]]:
+    """Of IN_BATCH: images and what they are worth, of the normals, of each class, of all abnormal ones pooled."""
+    by_code = {int(code): (int(num), float(worth)) for code, num, worth, _ in scratch.rows(_sizes_by("code"))}
+    pooled = {bool(side): (int(num), float(worth)) for side, num, worth, _ in scratch.rows(_sizes_by("code > 0"))}
+    return [*(by_code.get(code, (0, 0.0)) for code in range(num_classes + 1)), pooled.get(True, (0, 0.0))]
+
+
+def num_made_p_values(scratch: Scratch) -> int:
+    """Evaluated images that the p-values were made from."""
+    return scratch.value("SELECT count(*) FROM evaluated WHERE is_held_out")
 
 
 def ordered_chunks(scratch: Scratch, column: str, *, where: str = "true") -> Iterator[Chunk]:
@@ -130,6 +146,19 @@ def ordered_chunks(scratch: Scratch, column: str, *, where: str = "true") -> Ite
         if batch.num_rows:
             values, codes, groups = (batch.column(place).to_numpy(zero_copy_only=False) for place in range(3))
             yield values, codes, groups
+
+
+IN_BATCH = "p_value IS NOT NULL AND NOT is_held_out"
+"""The images of `Detection`: those that the p-values were made from say nothing about others."""
+
+
+def _sizes_by(side: str, *, where: str = IN_BATCH) -> str:
+    """As `effective_size`: side, images, what they are worth, lesions."""
+    return (
+        "SELECT side, sum(num), sum(num) * sum(num) / sum(num * num), count(*) FROM ("
+        f"SELECT {side} AS side, count(*)::DOUBLE AS num FROM evaluated JOIN codes USING (label) WHERE {where} "
+        "GROUP BY 1, coalesce(lesion, image_id)) GROUP BY side"
+    )
 
 
 _UNMATCHED = "FROM scored ANTI JOIN labels USING (image_id) WHERE status = 'ok'"
@@ -183,6 +212,7 @@ def _leave_out_trained(scratch: Scratch, *, kinds: Sequence[str]) -> tuple[int, 
     join_kinds = "LEFT JOIN kinds USING (image_id)" if kinds else ""
     scratch.run(
         f"CREATE TABLE judged AS SELECT kept.*, lesion, image_id IN (SELECT image_id FROM trained) AS was_trained, "
+        "image_id IN (SELECT image_id FROM split WHERE split = 'validation') AS is_held_out, "
         "coalesce(lesion IN (SELECT lesion FROM trained_lesions), false) AS shares_lesion, "
         f"(hash(coalesce(lesion, image_id)) % {NUM_GROUPS})::SMALLINT AS batch{of_kind} "
         f"FROM kept LEFT JOIN lesions USING (image_id) {join_kinds}"
@@ -201,14 +231,15 @@ def _sample(scratch: Scratch, counts: dict[str, int]) -> pd.DataFrame:
         f"(label = {quoted(name)} AND hash(image_id || ' sampled') % {max(1, num)} < {SAMPLE_SIZE})"
         for name, num in counts.items()
     ]
+    numbers = ", ".join(f"{name}::DOUBLE AS {name}" for name in (*SCORES, "p_value"))
     query = (
-        f'SELECT image_id, label, lesion AS "group", {_SCORES}, p_value FROM evaluated '
+        f'SELECT image_id, label, lesion AS "group", {numbers} FROM evaluated '
         f"WHERE {' OR '.join(parts) or 'false'} ORDER BY image_id"
     )
     batches = list(scratch.batches(query, num_rows=CHUNK_SIZE))
-    frame = pa.Table.from_batches(batches).to_pandas()
-    result: pd.DataFrame = frame.astype(dict.fromkeys((*SCORES, "p_value"), np.float64))
-    return result
+    # Of no image at all there is no batch that could tell the columns.
+    frame: pd.DataFrame = pa.Table.from_batches(batches, _EVALUATED).to_pandas()
+    return frame
 
 
 def _fill_once(

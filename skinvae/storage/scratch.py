@@ -46,13 +46,29 @@ class Scratch:
             yield from read(num_rows)
 
     def fill(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table]) -> None:
-        """Make a table of all the batches."""
-        rows = (one for batch in batches for one in (batch.to_batches() if isinstance(batch, pa.Table) else [batch]))
+        """Make a table of all the batches. What goes wrong while they are made is raised as it is."""
+        failed: list[Exception] = []
+        rows = _until_failure(batches, failed)
         self._connection.register("incoming", pa.RecordBatchReader.from_batches(schema, rows))
         try:
             self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")
+        except duckdb.Error:
+            if failed:
+                # DuckDB has only the text of it left.
+                raise failed[0] from None
+            raise
         finally:
             self._connection.unregister("incoming")
+
+
+def _until_failure(batches: Iterable[pa.RecordBatch | pa.Table], failed: list[Exception]) -> Iterator[pa.RecordBatch]:
+    """All the batches; an exception goes into `failed` too."""
+    try:
+        for batch in batches:
+            yield from batch.to_batches() if isinstance(batch, pa.Table) else [batch]
+    except Exception as error:
+        failed.append(error)
+        raise
 
 
 @contextmanager

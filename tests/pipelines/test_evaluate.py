@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from skinvae.config import build_config
-from skinvae.errors import LabelsError, TableError, UsageError
+from skinvae.errors import LabelsError, SkinvaeError, TableError, UsageError
 from skinvae.metrics.evaluation import AUROC_COLUMNS
 from skinvae.pipelines.evaluate import evaluate
 from skinvae.pipelines.score import score
@@ -138,6 +138,8 @@ def test_the_evaluation_on_disk_is_that_in_memory(table: str, archive: ArchiveFi
     large = run(
         table, archive, tmp_path / "b", metadata=archive.groups, protocol="paper", config=build_config(settings)
     )
+    assert large.detection is not None
+    assert large.detection.num_held_out_evaluated == small.join.num_validation_normals > 0
     assert any("evaluated on disk" in note for note in large.notes)
     documents = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("a", "b")]
     for key in ("join", "num_evaluated_by_class", "paper_protocol", "normal"):
@@ -182,3 +184,19 @@ def test_two_models_are_compared_on_what_neither_was_trained_on(
     too_large = build_config({**SMALL, "evaluate": {"max_rows_in_memory": 10}})
     with pytest.raises(UsageError, match=r"raise evaluate\.max_rows_in_memory"):
         run(table, archive, tmp_path / "g", against=second, config=too_large)
+
+
+@pytest.mark.parametrize("max_rows", [0, 2_000_000])
+def test_bad_labels_are_one_sentence_in_memory_and_on_disk(
+    table: str, archive: ArchiveFiles, tmp_path: Path, max_rows: int
+) -> None:
+    limited = build_config({**SMALL, "evaluate": {"max_rows_in_memory": max_rows}})
+    (tmp_path / "twice.csv").write_text("image,MEL,NV\na,0,1\nb,1,1\n")
+    (tmp_path / "ages.csv").write_text("image_id,age\na,old\n")
+    for changes, sentence in (
+        ({"labels": str(tmp_path / "none.csv")}, r"none\.csv"),
+        ({"labels": str(tmp_path / "twice.csv")}, r"twice\.csv, data row 2 \(image b\): exactly one class must be 1"),
+        ({"metadata": str(tmp_path / "ages.csv")}, r"ages\.csv, data row 1: the age 'old' is no number"),
+    ):
+        with pytest.raises(SkinvaeError, match=sentence):
+            run(table, archive, tmp_path / "e", config=limited, **changes)

@@ -6,7 +6,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from skinvae.metrics.detection import HeldOut
 from skinvae.records import SCORES
+
+HELD_OUT = HeldOut({f"V{number}" for number in range(2000)}, tail="empirical")
+"""Normals that none of the frames here holds."""
 
 
 def evaluated_frame(counts: dict[str, int], *, seed: int, shift: float = 1.0, num_per_lesion: int = 0) -> pd.DataFrame:

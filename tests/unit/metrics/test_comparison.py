@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
+from skinvae.errors import LabelsError
 from skinvae.metrics.auroc import auroc
 from skinvae.metrics.comparison import (
     COMPARISON_COLUMNS,
@@ -16,7 +17,7 @@ from skinvae.metrics.comparison import (
     compare_scores,
     compare_scorings,
 )
-from skinvae.metrics.intervals import TRIVIAL
+from skinvae.metrics.intervals import TRIVIAL, ZERO_VARIANCE, zero_variance_interval
 from skinvae.records import SCORES
 from tests.unit.metrics.examples import evaluated_frame
 
@@ -104,3 +105,22 @@ def test_what_has_no_variance_is_not_called_certain() -> None:
     assert rows["p_value"].isna().all()
     assert (rows["ci_low"] == -1.0).all()
     assert pd.api.types.is_float_dtype(rows["p_value"])
+
+
+def test_perfect_separation_by_both_is_no_proof_that_they_are_the_same() -> None:
+    frame = evaluated_frame({"NV": 20, "MEL": 10}, seed=8, shift=1000.0)
+    rows = compare_scores(frame, normal=["NV"], score="vae", scoring_id="s1").query("target == 'MEL'")
+    low, high = zero_variance_interval(1.0, num_pairs=10, num_terms=2)
+    assert set(rows["ci_method"]) == {ZERO_VARIANCE}
+    assert (rows["difference"] == 0).all()
+    assert rows["p_value"].isna().all()
+    assert rows[["ci_low", "ci_high"]].to_numpy() == pytest.approx(np.tile([low - high, high - low], (len(rows), 1)))
+    assert high - low > 0.2
+
+
+def test_scorings_with_nothing_in_common_are_told_so() -> None:
+    frame = evaluated_frame(COUNTS, seed=9)
+    is_normal = frame["label"] == "NV"
+    for other, side in ((frame.iloc[:0], "normal"), (frame[~is_normal], "normal"), (frame[is_normal], "abnormal")):
+        with pytest.raises(LabelsError, match=f"scorings s1 and s2 have no {side} image in common"):
+            compare_scorings(frame, other=other, normal=["NV"], scoring_ids=("s1", "s2"))

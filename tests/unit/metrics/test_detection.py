@@ -14,15 +14,16 @@ from skinvae.metrics.detection import (
     CLOPPER_PEARSON_LESIONS,
     DETECTION_COLUMNS,
     Detection,
+    HeldOut,
     detect,
 )
-from tests.unit.metrics.examples import evaluated_frame
+from tests.unit.metrics.examples import HELD_OUT, evaluated_frame
 
 COUNTS = {"NV": 400, "MEL": 60, "DF": 20}
 
 
 def found_in(frame: pd.DataFrame) -> Detection:
-    detection = detect(frame, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, num_held_out=2000)
+    detection = detect(frame, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, held_out=HELD_OUT)
     assert detection is not None
     return detection
 
@@ -95,8 +96,30 @@ def test_images_without_a_p_value_are_counted_and_left_out() -> None:
     assert row["num_images"] == 0
     assert np.isnan(row["share_flagged"])
     assert (row["ci_low"], row["ci_high"]) == (0.0, 1.0)
-    for without in (frame.assign(p_value=np.nan), frame.assign(p_value=frame["p_value"].where(frame["label"] != "NV"))):
-        assert (
-            detect(without, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, num_held_out=2000)
-            is None
-        )
+    nothing = frame.assign(p_value=np.nan)
+    assert detect(nothing, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, held_out=HELD_OUT) is None
+
+
+def test_normals_that_made_the_p_values_are_no_test_of_them() -> None:
+    """Their ranks among themselves keep every promise; the other normals score unlike them."""
+    frame = evaluated_frame(COUNTS, seed=6, shift=2.0)
+    is_held_out = frame.index < 300
+    ranks = (1 + np.arange(300)) / 301
+    other = np.where(frame["label"] == "NV", frame["p_value"] / 5, frame["p_value"])
+    frame["p_value"] = np.r_[ranks, other[300:]]
+    held_out = HeldOut(set(frame.loc[is_held_out, "image_id"]), tail="empirical")
+    asked = {"normal": ["NV"], "false_positive_rate": 0.05, "false_discovery_rate": 0.1}
+    found = detect(frame, **asked, held_out=held_out)
+    assert found is not None
+    assert (found.num_held_out, found.num_held_out_evaluated, found.num_images) == (300, 300, 180)
+    assert found.frame["num_images"].tolist() == [100, 60, 20, 80]
+    assert found.is_compatible is False
+    alone = detect(frame[~is_held_out], **asked, held_out=held_out)
+    assert alone is not None
+    pd.testing.assert_frame_equal(found.frame, alone.frame)
+    none_left = detect(frame[is_held_out | (frame["label"] != "NV")], **asked, held_out=held_out)
+    assert none_left is not None
+    assert none_left.is_compatible is None
+    assert np.isnan(none_left.false_discovery_proportion)
+    assert none_left.frame["num_images"].tolist() == [0, 60, 20, 80]
+    assert detect(frame[is_held_out], **asked, held_out=held_out) is None

@@ -88,6 +88,7 @@ def test_every_row_is_accounted_for_once():
 def test_without_a_groups_file_the_split_still_knows_its_own_lesions():
     result = join(groups=None)
     assert result.groups_known
+    assert result.num_without_lesion == {"normal": 2, "abnormal": 3}
     assert {"sibling", "sibling_abnormal"} <= set(result.evaluated["image_id"])  # nobody says whose lesion they show
     assert result.num_trained_lesion == 0
     assert not join(groups=None, split=SPLIT.assign(group=None)).groups_known

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from skinvae.errors import LabelsError
-from skinvae.metrics.labels import parse_groups, parse_labels
+from skinvae.metrics.labels import parse_groups, parse_label_parts, parse_labels, parse_metadata
 
 ONE_HOT = """image,MEL,NV,BCC,AKIEC,BKL,DF,VASC
 ISIC_1,0.0,1.0,0.0,0.0,0.0,0.0,0.0
@@ -86,3 +86,38 @@ def test_groups_need_their_columns_and_one_lesion_per_image():
         parse_groups(frame(ONE_HOT), origin="gt.csv")
     with pytest.raises(LabelsError, match="several groups: L1, L2"):
         parse_groups(frame("image,lesion_id\na,L1\na,L2\n"), origin="x")
+
+
+def in_parts(text: str) -> pd.DataFrame:
+    return pd.concat(parse_label_parts(pd.read_csv(io.StringIO(text), chunksize=2), origin="gt.csv"), ignore_index=True)
+
+
+def test_parts_of_a_table_are_read_as_the_whole():
+    """A column that is empty in one part, and one that is empty throughout, are no classes in either."""
+    remarks = ["good", "", "", "", ""]
+    lines = [f"I{row},{row % 2},{1 - row % 2},{remark}," for row, remark in enumerate(remarks)]
+    text = "\n".join(["image,MEL,scar,remark,comment", *lines]) + "\n"
+    pd.testing.assert_frame_equal(in_parts(text), parse_labels(frame(text), origin="gt.csv"))
+
+
+@pytest.mark.parametrize("bad", ["I4,1,1", "I4,0,0", ",1,0", "I4,yes,0"])
+def test_a_bad_row_of_a_later_part_has_its_number_in_the_file(bad: str):
+    text = "\n".join(["image,MEL,NV", "I0,1,0", "I1,0,1", "I2,1,0", "I3,1,0", bad, "I5,0,1"]) + "\n"
+    with pytest.raises(LabelsError) as whole:
+        parse_labels(frame(text), origin="gt.csv")
+    with pytest.raises(LabelsError) as parts:
+        in_parts(text)
+    assert "gt.csv, data row 5" in str(whole.value)
+    assert str(parts.value).split(", found")[0] == str(whole.value).split(", found")[0]
+
+
+def test_every_reader_counts_rows_from_the_start_of_the_file():
+    part = pd.DataFrame({"image_id": ["a", "a"], "lesion_id": ["L1", "L2"], "dx": ["nv", None], "age": ["5", "old"]})
+    for parse, row in ((parse_labels, 202), (parse_groups, 202), (parse_metadata, 202)):
+        with pytest.raises(LabelsError, match=f"m.csv, data row {row}"):
+            parse(part, origin="m.csv", first_row=200)
+
+
+def test_no_part_at_all_is_refused():
+    with pytest.raises(LabelsError, match=r"gt\.csv holds no rows"):
+        list(parse_label_parts([], origin="gt.csv"))

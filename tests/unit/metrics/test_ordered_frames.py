@@ -16,7 +16,7 @@ from skinvae.metrics.intervals import DELONG, TRIVIAL, ZERO_VARIANCE
 from skinvae.metrics.ordered import NUM_GROUPS, Chunk, ordered_scores
 from skinvae.metrics.ordered_frames import Sides, auroc_frame, comparison_frame, curve_frames, ordered_detection
 from skinvae.records import SCORES
-from tests.unit.metrics.examples import evaluated_frame
+from tests.unit.metrics.examples import HELD_OUT, evaluated_frame
 
 COUNTS = {"NV": 900, "MEL": 300, "DF": 90}
 METHODS = ["ci_low", "ci_high", "ci_method"]
@@ -73,16 +73,18 @@ def test_values_are_those_from_memory(num_per_lesion: int) -> None:
 def test_detection_is_that_from_memory() -> None:
     frame = evaluated_frame(COUNTS, seed=1, shift=2.5).round({"p_value": 3}).assign(group=None)
     rates = (0.05, 0.1)
-    expected = detect(frame, normal=["NV"], false_positive_rate=rates[0], false_discovery_rate=rates[1], num_held_out=9)
-    found = ordered_detection(
-        chunks_of(frame, "p_value"), num_known=[900, 300, 90], sides=sides_of(COUNTS), rates=rates, num_held_out=9
+    expected = detect(
+        frame, normal=["NV"], false_positive_rate=rates[0], false_discovery_rate=rates[1], held_out=HELD_OUT
     )
+    sizes = [(900, 900.0), (300, 300.0), (90, 90.0), (390, 390.0)]
+    asked = {"sides": sides_of(COUNTS), "rates": rates, "held_out": HELD_OUT, "num_held_out_evaluated": 0}
+    found = ordered_detection(chunks_of(frame, "p_value"), sizes=sizes, **asked)
     assert expected is not None
     assert found is not None
     pd.testing.assert_frame_equal(found.frame, expected.frame)
     assert found.num_called == expected.num_called > 0
     assert found.smallest_p_value == expected.smallest_p_value
-    assert ordered_detection([], num_known=[0, 0, 0], sides=sides_of(COUNTS), rates=rates, num_held_out=9) is None
+    assert ordered_detection([], sizes=[(0, 0.0)] * 4, **asked) is None
 
 
 def test_degenerate_scores_get_the_same_bounds() -> None:
@@ -93,4 +95,8 @@ def test_degenerate_scores_get_the_same_bounds() -> None:
     expected = evaluate_scores(frame, normal=["NV"], scoring_id="s1", rng=np.random.default_rng(0))
     pd.testing.assert_frame_equal(auroc, expected, rtol=1e-12, check_dtype=False)
     assert set(auroc["ci_method"]) == {ZERO_VARIANCE}
+    compared = compare_scores(frame, normal=["NV"], score="vae", scoring_id="s1")
+    from_passes = comparison_frame(passes, score="vae", sides=sides, scoring_id="s1")
+    pd.testing.assert_frame_equal(from_passes, compared, rtol=1e-12, check_dtype=False)
+    assert set(compared["ci_method"]) == {ZERO_VARIANCE}
     assert set(curve_frames(passes, sides=sides, scoring_id="s1").average_precision["ci_method"]) == {TRIVIAL}

@@ -27,7 +27,7 @@ from skinvae.report.evaluation import (
     join_sentences,
 )
 from skinvae.report.evaluation_document import evaluation_document
-from tests.unit.metrics.examples import evaluated_frame
+from tests.unit.metrics.examples import HELD_OUT, evaluated_frame
 
 COUNTS = {"NV": 1200, "MEL": 40, "BCC": 40, "AKIEC": 40, "BKL": 40, "DF": 12, "VASC": 40}
 
@@ -55,7 +55,7 @@ def evaluate(counts: dict[str, int], *, with_paper: bool = False) -> Evaluation:
             join.evaluated, normal=["NV"], scoring_id="s1", rng=np.random.default_rng(0), num_resamples=100
         ),
         detection=detect(
-            join.evaluated, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, num_held_out=2000
+            join.evaluated, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, held_out=HELD_OUT
         ),
         comparison=compare_scores(join.evaluated, normal=["NV"], score="vae_reconst", scoring_id="s1"),
         strata=evaluate_strata(
@@ -129,6 +129,7 @@ def test_counts_become_sentences():
     join = dataclasses.replace(
         make_join({"NV": 20, "MEL": 9}),
         groups_known=True,
+        num_without_lesion={"normal": 16, "abnormal": 9},
         num_trained_lesion=7,
         num_rejected={"truncated": 2, "undecodable": 1},
         num_unmatched=1234,
@@ -143,6 +144,8 @@ def test_counts_become_sentences():
         "29 rows in the table, 26 images evaluated: 17 normal (NV), 9 abnormal.",
         "3 not counted, the model was trained on the image.",
         "7 not counted, the model was trained on another photo of the lesion.",
+        "Lesions of 16 of 17 normal and of 9 of 9 abnormal images are not known (--groups tells them): each counts as "
+        "its own.",
         "2 of the normal images chose the training epoch; they count, the weights were not fitted to them.",
         "3 not counted, rejected without a score: truncated 2, undecodable 1.",
         "1,234 not counted, no label: such as a, b.",
@@ -178,7 +181,7 @@ def test_document_is_json_and_complete(evaluation):
     assert len(document["strata"]) == 5
     assert [row["auroc"] for row in document["strata"] if row["stratum"] == "confocal"] == [None]
     alone = evaluate({"NV": 20, "MEL": 9})
-    bare = Evaluation(join=alone.join, auroc=alone.auroc, paper=None, provenance={})
-    for name in ("paper_protocol", "detection", "comparison", "strata", "average_precision"):
+    bare = Evaluation(join=alone.join, auroc=alone.auroc, curves=alone.curves, paper=None, provenance={})
+    for name in ("paper_protocol", "detection", "comparison", "strata"):
         assert evaluation_document(bare)[name] is None
     printed(evaluation_page(bare))

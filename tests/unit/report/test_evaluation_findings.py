@@ -8,24 +8,23 @@ import numpy as np
 import pytest
 
 from skinvae.metrics.comparison import compare_scores, compare_scorings
-from skinvae.metrics.detection import Detection, detect
+from skinvae.metrics.detection import Detection, HeldOut, detect
 from skinvae.records import SCORES
 from skinvae.report.evaluation_findings import comparison_tables, detection_sentences, finding_table, strata_table
-from tests.unit.metrics.examples import evaluated_frame
+from tests.unit.metrics.examples import HELD_OUT, evaluated_frame
 from tests.unit.report.test_evaluation import evaluate, printed
 
 COUNTS = {"NV": 400, "MEL": 60, "DF": 5}
 
 
 def found_in(frame) -> Detection:
-    detection = detect(frame, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, num_held_out=2000)
+    detection = detect(frame, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, held_out=HELD_OUT)
     assert detection is not None
     return detection
 
 
 def test_the_table_of_findings_holds_every_target_and_number() -> None:
     evaluation = evaluate(COUNTS)
-    assert evaluation.curves is not None
     text = printed(finding_table(evaluation.curves, evaluation.detection))
     for frame, column in (
         (evaluation.curves.average_precision, "average_precision"),
@@ -62,8 +61,31 @@ def test_a_floor_that_hides_everything_is_said() -> None:
     assert "floor 1/(n + 1)" in sentence
 
 
+def test_a_gamma_distribution_has_another_promise_and_no_floor() -> None:
+    frame = evaluated_frame(COUNTS, seed=0)
+    gamma = dataclasses.replace(found_in(frame.assign(p_value=0.5)), tail="gamma")
+    promise, batch = detection_sentences(gamma)
+    assert "a Gamma distribution that fits 2,000 held-out normals keeps 5 % at least as well as ranks" in promise
+    assert promise.endswith("or the distribution does not fit them.")
+    assert "floor" not in batch
+
+
+def test_normals_that_made_the_p_values_are_said_to_test_nothing() -> None:
+    frame = evaluated_frame(COUNTS, seed=0, shift=3.0)
+    held_out = HeldOut(set(frame.loc[frame["label"] == "NV", "image_id"]), tail="empirical")
+    found = detect(frame, normal=["NV"], false_positive_rate=0.05, false_discovery_rate=0.1, held_out=held_out)
+    promise, batch, left_out = detection_sentences(found)
+    assert "is not tested here" in promise
+    assert "normals" not in batch
+    assert left_out.startswith("400 evaluated images made the p-values and are left out")
+    evaluation = evaluate(COUNTS)
+    lines = printed(finding_table(evaluation.curves, found)).splitlines()
+    (line,) = (one for one in lines if one.startswith(" normal"))
+    assert line.split()[-2:] == ["-", "-"]
+
+
 def test_missing_p_values_are_explained() -> None:
-    assert "no evaluated normal has one" in detection_sentences(None)[0]
+    assert "no evaluated image has one" in detection_sentences(None)[0]
     some = dataclasses.replace(found_in(evaluated_frame(COUNTS, seed=1)), num_without=7)
     assert detection_sentences(some)[-1] == "7 evaluated images have no p-value and are left out of this."
 

@@ -10,9 +10,18 @@ import pyarrow as pa
 import pytest
 
 from skinvae.errors import LabelsError
+from skinvae.metrics.bootstrap import effective_size, number_lesions
+from skinvae.metrics.evaluation import abnormal_classes
 from skinvae.metrics.join import LabelJoin, join_labels
 from skinvae.records import SCORES
-from skinvae.storage.large_join import join_scored, load_labels, load_lesions, number_classes, ordered_chunks
+from skinvae.storage.large_join import (
+    batch_sizes,
+    join_scored,
+    load_labels,
+    load_lesions,
+    number_classes,
+    ordered_chunks,
+)
 from skinvae.storage.scratch import Scratch, open_scratch
 from tests.unit.metrics.test_join import GROUPS, LABELS, SCORED, SPLIT
 
@@ -60,10 +69,15 @@ def test_both_joins_agree(seed: int, with_groups: bool) -> None:
     with open_scratch(memory_mb=200) as scratch:
         check(on_disk(scratch, rows, labels, split, groups), expected)
         number_classes(scratch, normal=["NV"], classes=["MEL", "O'Neill"])
+        sizes = batch_sizes(scratch, num_classes=2)
         values, codes, _ = (np.concatenate(parts) for parts in zip(*ordered_chunks(scratch, "vae"), strict=True))
     frame = expected.evaluated.sort_values("vae")
     np.testing.assert_array_equal(values, frame["vae"])
     assert np.bincount(codes).tolist() == [(frame["label"] == name).sum() for name in ("NV", "MEL", "O'Neill")]
+    held_out = split.loc[split["split"] == "validation", "image_id"]
+    batch = frame[frame["p_value"].notna() & ~frame["image_id"].isin(held_out)]
+    sides = [batch[batch["label"].isin(names)] for names in (["NV"], ["MEL"], ["O'Neill"], ["MEL", "O'Neill"])]
+    assert sizes == [(len(side), pytest.approx(effective_size(number_lesions(side["group"])))) for side in sides]
     assert expected.num_ambiguous > 0
     assert expected.num_repeated > 0
     assert expected.num_trained > 0
@@ -94,3 +108,14 @@ def test_wrong_inputs_are_the_same_errors() -> None:
     rows.loc[rows.index[rows["status"] == "ok"][0], "vae"] = np.nan
     with open_scratch(memory_mb=200) as scratch, pytest.raises(ValueError, match="null or not finite"):
         on_disk(scratch, rows, labels, split, lesions)
+
+
+def test_no_evaluated_image_is_an_empty_sample_with_its_columns() -> None:
+    rows, labels, *_ = many_rows(seed=4)
+    trained = pd.DataFrame({"image_id": rows["image_id"].unique(), "group": None, "split": "train"})
+    expected = join_labels(rows, labels=labels, normal=["NV"], split=trained)
+    with open_scratch(memory_mb=200) as scratch:
+        found = on_disk(scratch, rows, labels, trained, None)
+    check(found, expected)
+    with pytest.raises(LabelsError, match="no image of the normal class NV is left to evaluate"):
+        abnormal_classes(found.evaluated, normal=["NV"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from skinvae.errors import UsageError
+from skinvae.errors import LabelsError, UsageError
 from skinvae.storage.scratch import open_scratch
 
 
@@ -43,3 +45,19 @@ def test_too_little_memory_is_one_sentence() -> None:
         open_scratch(memory_mb=64) as scratch,
     ):
         scratch.rows(query)
+
+
+def test_what_fails_in_the_source_is_raised_as_it_is() -> None:
+    schema = pa.schema([("value", pa.int64())])
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch([[1]], schema=schema)
+        raise LabelsError("labels.csv, data row 2: no")
+
+    with open_scratch(memory_mb=64) as scratch:
+        with pytest.raises(LabelsError, match=r"^labels\.csv, data row 2: no$") as caught:
+            scratch.fill("rows", schema, rows())
+        assert caught.value.__suppress_context__
+        scratch.fill("rows", schema, [pa.record_batch([[1]], schema=schema)])
+        with pytest.raises(duckdb.CatalogException):
+            scratch.fill("rows", schema, [pa.record_batch([[1]], schema=schema)])
