@@ -30,6 +30,7 @@ from skinvae.metrics.strata import EMPTY, STRATA_COLUMNS, order_strata, size_not
 from skinvae.pipelines.evaluation_inputs import COLUMNS, LabelSources, Scored
 from skinvae.records import SCORE_SCHEMA, SCORES
 from skinvae.report.evaluation import Evaluation
+from skinvae.report.survey import HEADLINE
 from skinvae.storage.frames import read_frames
 from skinvae.storage.large_join import (
     effective_sizes,
@@ -40,6 +41,7 @@ from skinvae.storage.large_join import (
     number_classes,
     ordered_chunks,
     quoted,
+    read_highlights,
 )
 from skinvae.storage.scratch import Scratch, open_scratch
 
@@ -66,6 +68,7 @@ def evaluate_on_disk(scored: Scored, sources: LabelSources, *, settings: Evaluat
             rates=(settings.false_positive_rate, settings.false_discovery_rate),
             num_held_out=scored.num_held_out,
         )
+        highlights = read_highlights(scratch, join, classes=classes, score=HEADLINE)
         scoring_id = scored.scoring_id
         strata = [
             row
@@ -82,6 +85,7 @@ def evaluate_on_disk(scored: Scored, sources: LabelSources, *, settings: Evaluat
         comparison=comparison_frame(passes, score=settings.compared_score, sides=sides, scoring_id=scoring_id),
         strata=pd.DataFrame(strata, columns=list(STRATA_COLUMNS)) if kinds else None,
         notes=(_note(join),),
+        highlights=highlights,
     )
 
 

@@ -10,9 +10,17 @@ import pyarrow as pa
 import pytest
 
 from skinvae.errors import LabelsError
+from skinvae.metrics.highlights import find_highlights
 from skinvae.metrics.join import LabelJoin, join_labels
 from skinvae.records import SCORES
-from skinvae.storage.large_join import join_scored, load_labels, load_lesions, number_classes, ordered_chunks
+from skinvae.storage.large_join import (
+    join_scored,
+    load_labels,
+    load_lesions,
+    number_classes,
+    ordered_chunks,
+    read_highlights,
+)
 from skinvae.storage.scratch import Scratch, open_scratch
 from tests.unit.metrics.test_join import GROUPS, LABELS, SCORED, SPLIT
 
@@ -94,3 +102,21 @@ def test_wrong_inputs_are_the_same_errors() -> None:
     rows.loc[rows.index[rows["status"] == "ok"][0], "vae"] = np.nan
     with open_scratch(memory_mb=200) as scratch, pytest.raises(ValueError, match="null or not finite"):
         on_disk(scratch, rows, labels, split, lesions)
+
+
+def test_highlights_on_disk_are_those_of_all_images() -> None:
+    rows, labels, split, _ = many_rows(seed=0)
+    # Equal scores too: names decide then.
+    rows = rows.round(1)
+    join = join_labels(rows, labels=labels, normal=["NV"], split=split)
+    expected = find_highlights(join.evaluated, normal=join.normal, score="vae")
+    classes = [one.label for one in expected.missed]
+    with open_scratch(memory_mb=200) as scratch:
+        read = on_disk(scratch, rows, labels, split, None)
+        number_classes(scratch, normal=["NV"], classes=classes)
+        found = read_highlights(scratch, read, classes=classes, score="vae")
+    for name in ("normal", "num_normal", "missed", "false_alarms"):
+        assert getattr(found, name) == getattr(expected, name)
+    np.testing.assert_array_equal(found.normal_p_values, expected.normal_p_values)
+    np.testing.assert_array_equal(found.abnormal_p_values, expected.abnormal_p_values)
+    assert found.normal_p_values.sum() == join.evaluated.loc[join.is_normal, "p_value"].notna().sum() > 0
