@@ -20,6 +20,9 @@ from skinvae.report.result_tables import comparison_table, found_table, strata_t
 from skinvae.report.survey import HEADLINE
 from skinvae.report.tables import ROW_ORDER, columns_of
 
+_FOREST_INCHES = 5.4
+"""Narrow, so that its text can be read on a phone."""
+
 
 def detection_section(evaluation: Evaluation, *, names: Names) -> DetectionSection:
     """Of the images that the model was not trained on."""
@@ -113,4 +116,4 @@ def _roc(evaluation: Evaluation) -> Chart:
 
 def _forest(strata: pd.DataFrame) -> Chart:
     alt = "Forest plot of the AUROC of each stratum with its interval; the table below has its numbers"
-    return Chart(chart(lambda: strata_forest(strata), name="strata", alt=alt), "")
+    return Chart(chart(lambda: strata_forest(strata, width=_FOREST_INCHES), name="strata", alt=alt), "")

@@ -12,8 +12,11 @@ _ROW_INCHES = 0.27
 _COLOUR, _GUIDE = "#0072B2", "#767676"
 
 
-def strata_forest(strata: pd.DataFrame) -> Figure:
-    """Return one row a stratum of STRATA_COLUMNS; small ones are hollow, those without an AUROC say why."""
+def strata_forest(strata: pd.DataFrame, *, width: float = 8.0) -> Figure:
+    """Return one row a stratum of STRATA_COLUMNS; small ones are hollow, those without an AUROC say why.
+
+    `width` in inches.
+    """
     labels, positions, headings = [], [], []
     place = 0.0
     for variable, of_variable in strata.groupby("variable", sort=False):
@@ -24,7 +27,7 @@ def strata_forest(strata: pd.DataFrame) -> Figure:
             positions.append(place)
             place += 1.0
         place += 0.5
-    figure = Figure(figsize=(8.0, _ROW_INCHES * place + 1.3), layout="constrained")
+    figure = Figure(figsize=(width, _ROW_INCHES * place + 1.3), layout="constrained")
     axes = figure.add_subplot()
     rows = columns_of(strata, "auroc", "ci_low", "ci_high", "note")
     for position, (value, low, high, note) in zip(positions, rows, strict=True):
@@ -33,7 +36,7 @@ def strata_forest(strata: pd.DataFrame) -> Figure:
             continue
         style, face = (":", "none") if note else ("-", _COLOUR)
         axes.plot([low, high], [position, position], color=_COLOUR, linewidth=2, linestyle=style)
-        axes.plot([value], [position], marker="s", markersize=6, color=_COLOUR, markerfacecolor=face)
+        axes.plot([value], [position], marker="s", markersize=6, color=_COLOUR, markerfacecolor=face, clip_on=False)
         axes.text(1.02, position, f"{value:.2f} ({low:.2f}-{high:.2f})", va="center", fontsize="small")
     for position, name in headings:
         axes.text(0.01, position, name, va="center", fontweight="bold", fontsize="small")
