@@ -75,6 +75,8 @@ def report(
     UsageError if the model did not make the scores, or the table holds several scorings and `scoring_id` names none of
     them; LabelsError if the labels do not fit.
     """
+    if labels is None and (groups or normal or metadata):
+        raise UsageError("--groups, --normal and --metadata say what labels are held against: give --labels too")
     begun = time.monotonic()
     findings = _find(
         ScoreTable.open(Location.parse(table, config.storage.with_credentials)),

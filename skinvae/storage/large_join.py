@@ -135,37 +135,30 @@ def ordered_chunks(scratch: Scratch, column: str, *, where: str = "true") -> Ite
 
 def read_highlights(scratch: Scratch, join: LabelJoin, *, classes: Sequence[str], score: str) -> Highlights:
     """What `find_highlights` finds, of all images; `classes` as they were numbered."""
+    coded = "FROM evaluated JOIN codes USING (label)"
 
     def first(code: int, order: str) -> tuple[str, ...]:
         found = scratch.rows(
-            f"SELECT image_id FROM evaluated JOIN codes USING (label) WHERE code = {code} "
-            f"ORDER BY {score} {order}, image_id {order} LIMIT {NUM_HIGHLIGHTS}"
+            f"SELECT image_id {coded} WHERE code = {code} ORDER BY {score} {order}, image_id {order} "
+            f"LIMIT {NUM_HIGHLIGHTS}"
         )
         return tuple(str(image_id) for (image_id,) in found)
 
-    # The lowest of each class, and how many normals are at least as high.
-    above = dict(
-        scratch.rows(
-            f"SELECT lowest.code, count(*) FROM (SELECT code, min({score}) AS lowest FROM evaluated "
-            "JOIN codes USING (label) WHERE code > 0 GROUP BY code) AS lowest "
-            f"JOIN (SELECT {score} AS value FROM evaluated JOIN codes USING (label) WHERE code = 0) AS normals "
-            "ON normals.value >= lowest.lowest GROUP BY lowest.code"
-        )
-    )
+    def missed(code: int, name: str) -> Missed:
+        lowest = f"(SELECT min({score}) {coded} WHERE code = {code})"
+        num_above = scratch.value(f"SELECT count(*) {coded} WHERE code = 0 AND {score} >= {lowest}")
+        return Missed(name, join.num_evaluated_by_class[name], first(code, "ASC"), num_above)
+
     p_values = np.zeros((2, NUM_P_BINS), np.int64)
     bar = f"least(floor(p_value * {NUM_P_BINS}), {NUM_P_BINS - 1})::INTEGER"
     for is_abnormal, place, num in scratch.rows(
-        f"SELECT code > 0, {bar}, count(*) FROM evaluated JOIN codes USING (label) "
-        "WHERE p_value IS NOT NULL GROUP BY ALL"
+        f"SELECT code > 0, {bar}, count(*) {coded} WHERE p_value IS NOT NULL GROUP BY ALL"
     ):
         p_values[int(is_abnormal), place] += num
     return Highlights(
         normal=join.normal,
         num_normal=join.num_normal,
-        missed=tuple(
-            Missed(name, join.num_evaluated_by_class[name], first(code, "ASC"), int(above.get(code, 0)))
-            for code, name in enumerate(classes, start=1)
-        ),
+        missed=tuple(missed(code, name) for code, name in enumerate(classes, start=1)),
         false_alarms=first(0, "DESC"),
         normal_p_values=p_values[0],
         abnormal_p_values=p_values[1],

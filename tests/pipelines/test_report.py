@@ -340,6 +340,14 @@ def test_a_wrong_model_or_archive_is_refused_before_anything_is_evaluated(
         run(table, model, tmp_path / "r.html", labels=labels, moves=["/nowhere=/elsewhere"])
 
 
+@pytest.mark.parametrize("change", [{"groups": "g.csv"}, {"metadata": "m.csv"}, {"normal": ["NV"]}])
+def test_what_needs_labels_is_refused_without_them(
+    table: str, model: str, tmp_path: Path, change: dict[str, object]
+) -> None:
+    with pytest.raises(UsageError, match="give --labels too"):
+        run(table, model, tmp_path / "r.html", **change)
+
+
 def test_rejected_images_are_listed_with_their_reasons(
     model: str, archive: ArchiveFiles, copy: Path, tmp_path: Path
 ) -> None:
