@@ -28,6 +28,7 @@ from skinvae.options import (
     Labels,
     Metadata,
     Model,
+    Normal,
     OptionalLabels,
     Out,
     Place,
@@ -270,10 +271,7 @@ def evaluate(
     labels: Labels,
     out: Out,
     groups: Groups = None,
-    normal: Annotated[
-        list[str] | None,
-        typer.Option(help="Class that counts as normal; default: those the model was trained on.", show_default=False),
-    ] = None,
+    normal: Normal = None,
     protocol: Annotated[
         Literal["all", "paper"],
         typer.Option(help="all images, or besides them the paper's draws of 250 normals and 100 of each disease"),
@@ -323,6 +321,8 @@ def report(
     out: Annotated[str, typer.Option(help="The HTML file: a path or s3:// URI.", show_default=False)],
     labels: OptionalLabels = None,
     groups: Groups = None,
+    normal: Normal = None,
+    metadata: Metadata = None,
     archives: Annotated[
         list[str] | None,
         typer.Option(
@@ -335,7 +335,8 @@ def report(
         bool, typer.Option("--images/--no-images", help="Show images, or no picture of a patient at all.")
     ] = True,
     pseudonymise: Annotated[
-        bool, typer.Option("--pseudonymise", help="Numbers for the names of images, members, archives and files.")
+        bool,
+        typer.Option("--pseudonymise", help="Random codes for images and archives; no names of members or files."),
     ] = False,
     scoring_id: ScoringId = None,
     config: ConfigFile = None,
@@ -353,6 +354,8 @@ def report(
         out=out,
         labels=labels,
         groups=groups,
+        normal=normal or (),
+        metadata=metadata,
         moves=archives or (),
         with_pictures=images,
         with_names=not pseudonymise,

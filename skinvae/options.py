@@ -40,6 +40,10 @@ Metadata = Annotated[
         show_default=False,
     ),
 ]
+Normal = Annotated[
+    list[str] | None,
+    typer.Option(help="Class that counts as normal; default: those the model was trained on.", show_default=False),
+]
 ConfigFile = Annotated[
     str | None, typer.Option("--config", help="TOML file of settings: a path or URI.", show_default=False)
 ]

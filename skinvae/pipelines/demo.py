@@ -68,6 +68,7 @@ def demo(out: str, *, seed: int, config: Config) -> DemoResult:
         protocol="all",
         scoring_id=None,
         config=config,
+        metadata=groups,
     )
     say("\n== report: a page to show")
     reported = report(
@@ -76,6 +77,8 @@ def demo(out: str, *, seed: int, config: Config) -> DemoResult:
         out=str(folder / "report.html"),
         labels=labels,
         groups=groups,
+        normal=(),
+        metadata=groups,
         moves=(),
         with_pictures=True,
         with_names=True,

@@ -30,6 +30,7 @@ from skinvae.metrics.strata import EMPTY, STRATA_COLUMNS, order_strata, size_not
 from skinvae.pipelines.evaluation_inputs import COLUMNS, LabelSources, Scored
 from skinvae.records import SCORE_SCHEMA, SCORES
 from skinvae.report.evaluation import Evaluation
+from skinvae.report.survey import HEADLINE
 from skinvae.storage.frames import read_frames
 from skinvae.storage.large_join import (
     IN_BATCH,
@@ -43,6 +44,7 @@ from skinvae.storage.large_join import (
     number_classes,
     ordered_chunks,
     quoted,
+    read_highlights,
 )
 from skinvae.storage.scratch import Scratch, open_scratch
 
@@ -69,6 +71,7 @@ def evaluate_on_disk(scored: Scored, sources: LabelSources, *, settings: Evaluat
             held_out=scored.held_out,
             num_held_out_evaluated=num_made_p_values(scratch),
         )
+        highlights = read_highlights(scratch, join, classes=classes, score=HEADLINE)
         scoring_id = scored.scoring_id
         strata = [
             row
@@ -85,6 +88,7 @@ def evaluate_on_disk(scored: Scored, sources: LabelSources, *, settings: Evaluat
         comparison=comparison_frame(passes, score=settings.compared_score, sides=sides, scoring_id=scoring_id),
         strata=pd.DataFrame(strata, columns=list(STRATA_COLUMNS)) if kinds else None,
         notes=(_note(join),),
+        highlights=highlights,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from skinvae.audit.status import read_status
 from skinvae.config import Config
 from skinvae.errors import InputError, TableError, UsageError
 from skinvae.logs import say
+from skinvae.metrics.highlights import find_highlights
 from skinvae.metrics.labels import parse_labels
 from skinvae.pipelines.evaluate import make_evaluation
 from skinvae.pipelines.picturing import parse_moves, read_pictures
@@ -20,14 +21,16 @@ from skinvae.report.findings import ChosenRows, Findings
 from skinvae.report.galleries import NUM_EXTREMES, choose_images
 from skinvae.report.html.page import render_report
 from skinvae.report.names import Names, Pseudonyms
-from skinvae.report.rows import chosen_rows, count_p_values, libraries_of
-from skinvae.report.survey import SURVEY_COLUMNS, Survey, take_survey
+from skinvae.report.rows import chosen_rows, libraries_of
+from skinvae.report.survey import HEADLINE, SURVEY_COLUMNS, Survey, take_survey
 from skinvae.storage.bundle import ModelBundle, read_bundle
 from skinvae.storage.filesystem import Location
-from skinvae.storage.frames import read_frame
+from skinvae.storage.frames import read_frames
 from skinvae.storage.score_table import ScoreTable
 
 _NUM_REJECTED = 50
+_FRAME_SIZE = 200_000
+"""Rows of labels in memory at once."""
 _CARD = "MODEL_CARD.md"
 
 
@@ -57,6 +60,8 @@ def report(
     out: str,
     labels: str | None,
     groups: str | None,
+    normal: Sequence[str],
+    metadata: str | None,
     moves: Sequence[str],
     with_pictures: bool,
     with_names: bool,
@@ -66,15 +71,20 @@ def report(
 ) -> ReportSummary:
     """Write the report of one scoring to `out`.
 
-    `moves`: where archives lie by now, OLD=NEW each. Raises UsageError if the model did not make the scores, or the
-    table holds several scorings and `scoring_id` names none of them; LabelsError if the labels do not fit.
+    `normal` and `metadata` as `make_evaluation` takes them; `moves`: where archives lie by now, OLD=NEW each. Raises
+    UsageError if the model did not make the scores, or the table holds several scorings and `scoring_id` names none of
+    them; LabelsError if the labels do not fit.
     """
+    if labels is None and (groups or normal or metadata):
+        raise UsageError("--groups, --normal and --metadata say what labels are held against: give --labels too")
     begun = time.monotonic()
     findings = _find(
         ScoreTable.open(Location.parse(table, config.storage.with_credentials)),
         model=Location.parse(model, config.storage.with_credentials),
         labels=labels,
         groups=groups,
+        normal=normal,
+        metadata=metadata,
         moves=moves,
         with_pictures=with_pictures,
         scoring_id=scoring_id,
@@ -98,7 +108,7 @@ def report(
         scoring_id=findings.status.scoring_id,
         num_images=survey.num_rows,
         num_rejected=survey.num_rows - survey.num_ok,
-        num_evaluated=len(evaluation.join.evaluated) if evaluation else None,
+        num_evaluated=evaluation.join.num_evaluated if evaluation else None,
         num_pictures=len(pictures.pixels) if pictures else 0,
         num_not_shown=sum(one.num_images for one in left_out),
         not_shown=tuple(f"'{one.source}': {one.reason}" for one in left_out),
@@ -111,6 +121,8 @@ def _find(
     model: Location,
     labels: str | None,
     groups: str | None,
+    normal: Sequence[str],
+    metadata: str | None,
     moves: Sequence[str],
     with_pictures: bool,
     scoring_id: str | None,
@@ -118,22 +130,26 @@ def _find(
 ) -> Findings:
     chosen = scores.choose_scoring(scoring_id)
     bundle = read_bundle(model)
-    evaluation = None
+    _check_model(bundle, model=model, made_by={scores.model_id_of(chosen)})
+    moved = parse_moves(moves, sources=_sources(scores, chosen) if moves else ())
+    evaluation = highlights = None
     if labels is not None:
         evaluation = make_evaluation(
             scores.location.uri,
             labels=labels,
             groups=groups,
-            normal=(),
+            normal=normal,
             protocol="all",
             scoring_id=chosen,
             config=config,
+            metadata=metadata,
         )
+        join = evaluation.join
+        highlights = evaluation.highlights or find_highlights(join.evaluated, normal=join.normal, score=HEADLINE)
     # A job may be at work: the survey's snapshot must hold all that was evaluated.
     scores.reload()
     survey = _survey(scores, chosen, bundle=bundle, model=model)
-    moved = parse_moves(moves, sources=[source for source, _ in survey.by_archive])
-    choices = choose_images(survey, evaluation.join if evaluation else None)
+    choices = choose_images(survey, highlights)
     rows = chosen_rows(scores, chosen, choices, survey)
     pictures = None
     if with_pictures:
@@ -158,8 +174,9 @@ def _find(
         scored_with=libraries_of(scores, chosen),
         labels=labels,
         groups=groups,
+        metadata=metadata,
         evaluation=evaluation,
-        p_values=count_p_values(scores, chosen, evaluation.join) if evaluation else None,
+        highlights=highlights,
         label_of=_labels(labels, rows, config=config),
         choices=choices,
         rows=rows,
@@ -173,21 +190,35 @@ def _survey(scores: ScoreTable, scoring_id: str, *, bundle: ModelBundle, model: 
     survey = take_survey(batches, num_extremes=NUM_EXTREMES, num_rejected=_NUM_REJECTED)
     if not survey.num_rows:
         raise TableError(f"'{scores.location}' holds no rows of scoring '{scoring_id}': the archives had no images")
-    if survey.model_ids != {bundle.model_id}:
+    _check_model(bundle, model=model, made_by=survey.model_ids)
+    return survey
+
+
+def _check_model(bundle: ModelBundle, *, model: Location, made_by: Set[str]) -> None:
+    if made_by != {bundle.model_id}:
         raise UsageError(
-            f"'{model}' is model {bundle.model_id}, and the scores were made by {', '.join(sorted(survey.model_ids))}: "
+            f"'{model}' is model {bundle.model_id}, and the scores were made by {', '.join(sorted(made_by))}: "
             "give that one with --model"
         )
-    return survey
+
+
+def _sources(scores: ScoreTable, scoring_id: str) -> set[str]:
+    """URIs of the archives of a scoring, by one look at that column."""
+    batches = scores.batches(["source"], scoring_id=scoring_id)
+    return {source for batch in batches for source in batch["source"].unique().to_pylist()}
 
 
 def _labels(labels: str | None, rows: ChosenRows, *, config: Config) -> dict[str, str]:
     """Also of images that do not count in an evaluation."""
     if labels is None:
         return {}
-    frame = parse_labels(read_frame(Location.parse(labels, config.storage)), origin=labels)
-    chosen = frame[frame["image_id"].isin({row["image_id"] for row in rows.by_key.values()})]
-    return dict(zip(chosen["image_id"], chosen["label"], strict=True))
+    shown = {row["image_id"] for row in rows.by_key.values()}
+    label_of: dict[str, str] = {}
+    for frame in read_frames(Location.parse(labels, config.storage), num_rows=_FRAME_SIZE):
+        its = parse_labels(frame, origin=labels)
+        its = its[its["image_id"].isin(shown)]
+        label_of |= dict(zip(its["image_id"], its["label"], strict=True))
+    return label_of
 
 
 def _card(model: Location) -> str:

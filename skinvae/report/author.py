@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from skinvae.audit.status import ScoringStatus
 from skinvae.records import Status
 from skinvae.report.cards import make_galleries
-from skinvae.report.detection import detection
+from skinvae.report.detection_section import detection_section
 from skinvae.report.distributions import calibration, class_distributions, labelled_calibration, score_distributions
 from skinvae.report.findings import Findings
 from skinvae.report.html.contents import (
     ArchiveCounts,
-    Calibration,
+    CalibrationSection,
     NotShown,
     RejectedImage,
     Rejects,
@@ -50,7 +50,7 @@ def write_contents(
         headline=HEADLINE,
         scored=_scored(survey, findings.status, names=names),
         distributions=class_distributions(evaluation.join) if evaluation else score_distributions(survey),
-        detection=detection(evaluation, names=names) if evaluation else None,
+        detection=detection_section(evaluation, names=names) if evaluation else None,
         calibration=_calibration(findings),
         galleries=galleries,
         legend=legend,
@@ -67,7 +67,9 @@ def write_contents(
                 versions=findings.scored_with,
             ),
             model_facts(findings.bundle, model=names.place(findings.model)),
-            data_facts(findings.bundle, labels=findings.labels, groups=findings.groups, names=names),
+            data_facts(
+                findings.bundle, labels=findings.labels, groups=findings.groups, metadata=findings.metadata, names=names
+            ),
             report_facts(made_at=f"{made_at:%Y-%m-%d %H:%M:%S} UTC", versions=versions),
         ),
         commands=() if names.is_hidden else _commands(findings, command=command),
@@ -117,14 +119,14 @@ def _run(sign: Heartbeat, now: datetime.datetime) -> RunSpeed:
     )
 
 
-def _calibration(findings: Findings) -> Calibration:
-    if findings.evaluation is None or findings.p_values is None:
+def _calibration(findings: Findings) -> CalibrationSection:
+    if findings.evaluation is None or findings.highlights is None:
         return calibration(findings.survey, bundle=findings.bundle)
     return labelled_calibration(
         findings.survey,
         findings.evaluation.join,
-        normal=findings.p_values.normal,
-        abnormal=findings.p_values.abnormal,
+        normal=findings.highlights.normal_p_values,
+        abnormal=findings.highlights.abnormal_p_values,
         bundle=findings.bundle,
     )
 

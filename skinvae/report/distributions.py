@@ -14,7 +14,7 @@ from skinvae.records import SCORES
 from skinvae.report.calibration import normal_scores, tail_sentence
 from skinvae.report.charts import chart
 from skinvae.report.figures import bars, class_histogram
-from skinvae.report.html.contents import Calibration, Chart
+from skinvae.report.html.contents import CalibrationSection, Chart
 from skinvae.report.survey import HEADLINE, Survey
 from skinvae.storage.bundle import ModelBundle
 
@@ -32,7 +32,14 @@ def class_distributions(join: LabelJoin) -> tuple[Chart, ...]:
     """The headline score of each disease over that of the normals."""
     charts = []
     for number, name in enumerate(abnormal_classes(join.evaluated, normal=join.normal), start=1):
-        draw = functools.partial(class_histogram, join.evaluated, normal=join.normal, name=name, score=HEADLINE)
+        draw = functools.partial(
+            class_histogram,
+            join.evaluated,
+            normal=join.normal,
+            name=name,
+            score=HEADLINE,
+            num_images=join.num_evaluated_by_class[name],
+        )
         alt = f"Histogram of {HEADLINE}: {name} over the normal images"
         charts.append(Chart(chart(draw, name=f"class-{number}", alt=alt), ""))
     return tuple(charts)
@@ -54,12 +61,12 @@ def score_distributions(survey: Survey) -> tuple[Chart, ...]:
     return tuple(charts)
 
 
-def calibration(survey: Survey, *, bundle: ModelBundle) -> Calibration:
+def calibration(survey: Survey, *, bundle: ModelBundle) -> CalibrationSection:
     """The p-values of all images, where nothing says which are normal."""
     counts = survey.p_value_counts
     num_images = int(counts.sum())
     if not num_images:
-        return Calibration((), (_NO_P_VALUES,))
+        return CalibrationSection((), (_NO_P_VALUES,))
     draw = functools.partial(
         bars,
         _edges(counts),
@@ -74,15 +81,15 @@ def calibration(survey: Survey, *, bundle: ModelBundle) -> Calibration:
         f"{_percent(_LEVEL)} would.",
         *_sentences(bundle, num_without=survey.num_ok - num_images),
     )
-    return Calibration((*_normals(bundle), chart_of_all), sentences)
+    return CalibrationSection((*_normals(bundle), chart_of_all), sentences)
 
 
 def labelled_calibration(
     survey: Survey, join: LabelJoin, *, normal: NDArray[np.int64], abnormal: NDArray[np.int64], bundle: ModelBundle
-) -> Calibration:
+) -> CalibrationSection:
     """The p-values of evaluated images: counts in equal bars from 0 to 1, of the normal and the abnormal ones."""
     if not normal.sum():
-        return Calibration((), (_NO_P_VALUES,))
+        return CalibrationSection((), (_NO_P_VALUES,))
     shares = {
         "normal images": normal / normal.sum(),
         "abnormal images": abnormal / max(1, abnormal.sum()),
@@ -102,7 +109,7 @@ def labelled_calibration(
         f"{_share_below(normal)} of {normal.sum():,} evaluated normal images have a p-value below {_LEVEL:g}, where "
         f"{_percent(_LEVEL)} are expected{of_abnormal}."
     ]
-    num_test = int(join.is_normal.sum()) - join.num_validation_normals
+    num_test = join.num_normal - join.num_validation_normals
     if join.num_validation_normals:
         rest = f"the other {num_test:,} are the test" if num_test else "there are no others, so nothing is tested here"
         sentences.append(
@@ -110,7 +117,7 @@ def labelled_calibration(
             f"come from; {rest}."
         )
     num_without = survey.num_ok - int(survey.p_value_counts.sum())
-    return Calibration(
+    return CalibrationSection(
         (*_normals(bundle), Chart(chart(draw, name="p-values", alt=alt), "")),
         (*sentences, *_sentences(bundle, num_without=num_without)),
     )

@@ -17,6 +17,7 @@ from rich.text import Text
 from skinvae.metrics.auroc import MACRO
 from skinvae.metrics.curves import Curves
 from skinvae.metrics.detection import Detection
+from skinvae.metrics.highlights import Highlights
 from skinvae.metrics.intervals import TRIVIAL, ZERO_VARIANCE
 from skinvae.metrics.join import LabelJoin
 from skinvae.metrics.protocols import PAPER_CLASSES, PAPER_SOURCE, PAPER_TABLE_2, PaperProtocol
@@ -51,6 +52,8 @@ class Evaluation:
     """STRATA_COLUMNS; None without metadata."""
     notes: tuple[str, ...] = ()
     """Sentences on how the numbers were made."""
+    highlights: Highlights | None = None
+    """Of all images, where `join.evaluated` is a sample; elsewhere `find_highlights` finds them."""
 
 
 def evaluation_page(evaluation: Evaluation) -> Group:

@@ -21,7 +21,10 @@ def evaluation_files(evaluation: Evaluation) -> Iterator[tuple[str, bytes]]:
         yield name, frame.to_csv(index=False).encode()
     yield "evaluation.json", (json.dumps(evaluation_document(evaluation), indent=2) + "\n").encode()
     yield "roc_curves.png", png_bytes(roc_curves(join.evaluated, normal=join.normal, scores=SCORES))
-    yield "score_histograms.png", png_bytes(score_histograms(join.evaluated, normal=join.normal))
+    yield (
+        "score_histograms.png",
+        png_bytes(score_histograms(join.evaluated, normal=join.normal, num_by_class=join.num_evaluated_by_class)),
+    )
     if evaluation.strata is not None:
         yield "strata.png", png_bytes(strata_forest(evaluation.strata))
 

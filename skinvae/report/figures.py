@@ -26,7 +26,8 @@ _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe & Ito's colours, told apart with any colour vision; yellow left out, too pale for a line on white."""
 _DASHES = ("-", "--", ":")
 """Change once the colours are used up."""
-_NORMAL_COLOUR = "#9A9A9A"
+_NORMAL_COLOUR, _NORMAL_FILL = "#767676", "#76767640"
+"""Edges have 3:1 on white and on a dark page; the pale fill lets lines over it stand out."""
 _NUM_BINS = 40
 _FENCE = 5.0
 """Interquartile ranges between the quartiles and the ends of the axis: outliers must not squeeze the bars."""
@@ -37,11 +38,13 @@ def roc_curves(
     *,
     normal: Collection[str],
     scores: Sequence[str] = ("vae_reconst",),
-    intervals: Mapping[tuple[str, str], tuple[float, float]] | None = None,
+    areas: Mapping[tuple[str, str], tuple[float, float, float]] | None = None,
+    marks: Sequence[tuple[float, float, float, float]] = (),
 ) -> Figure:
     """Return one panel per score: a ROC curve for each abnormal class and for all pooled, AUROC in the legend.
 
-    `evaluated` is `LabelJoin.evaluated`; `intervals` of the AUROC, by score and target, go to the legend.
+    `evaluated` is `LabelJoin.evaluated`. `areas`: AUROC, low and high by score and target for the legend, where they
+    are known better than from `evaluated`. `marks`: operating points as specificity, sensitivity, low and high.
     Raises LabelsError where either side has no image.
     """
     classes = abnormal_classes(evaluated, normal=normal)
@@ -52,30 +55,44 @@ def roc_curves(
         axes.plot([0, 1], [0, 1], color="#CCCCCC", linewidth=1, label="_chance")
         for index, target in enumerate((*classes, POOLED)):
             chosen = ~is_normal if target == POOLED else (evaluated["label"] == target).to_numpy()
-            area = auroc(values[is_normal], abnormal=values[chosen])
             truth = np.r_[np.zeros(is_normal.sum()), np.ones(chosen.sum())]
             false_positive, true_positive, _ = roc_curve(truth, np.r_[values[is_normal], values[chosen]])
             style = _line_style(index) if target != POOLED else {"color": mpl.rcParams["text.color"], "linewidth": 2.2}
-            low_high = " ({:.2f} to {:.2f})".format(*intervals[score, target]) if intervals else ""
-            axes.plot(false_positive, true_positive, label=f"{target} {area:.3f}{low_high}", **style)
+            if areas:
+                area = "{:.3f} ({:.2f} to {:.2f})".format(*areas[score, target])
+            else:
+                area = f"{auroc(values[is_normal], abnormal=values[chosen]):.3f}"
+            axes.plot(false_positive, true_positive, label=f"{target} {area}", **style)
+        for specificity, sensitivity, low, high in marks:
+            ink = mpl.rcParams["text.color"]
+            axes.plot([1 - specificity] * 2, [low, high], color=ink, linewidth=1)
+            axes.plot([1 - specificity], [sensitivity], color=ink, marker="D", markersize=5)
         axes.set(
             xlim=(0, 1), ylim=(0, 1.005), aspect="equal", title=f"{score}: each class against {' + '.join(normal)}"
         )
         axes.set(xlabel="normal images flagged (share)", ylabel="abnormal images flagged (share)")
-        title = "AUROC (95 % interval)" if intervals else "AUROC"
+        title = "AUROC (95 % interval)" if areas else "AUROC"
         axes.legend(loc="lower right", title=title, fontsize="small", title_fontsize="small")
     return figure
 
 
-def score_histograms(evaluated: pd.DataFrame, *, normal: Collection[str], score: str = "vae_reconst") -> Figure:
+def score_histograms(
+    evaluated: pd.DataFrame,
+    *,
+    normal: Collection[str],
+    score: str = "vae_reconst",
+    num_by_class: Mapping[str, int] | None = None,
+) -> Figure:
     """Return one panel per abnormal class: its scores over those of the normals, as densities on one axis.
 
-    Far outliers do not stretch the axis; each panel says how many images of its class lie beyond it.
+    Far outliers do not stretch the axis; each panel says how many images of its class lie beyond it. `num_by_class`:
+    how many images there are, where `evaluated` is a sample of them.
     """
     classes = abnormal_classes(evaluated, normal=normal)
     figure, panels = _grid(len(classes), num_columns=min(3, len(classes)), panel_size=(3.6, 2.5))
     for axes, name in zip(panels, classes, strict=True):
-        num_normal = _draw_class(axes, evaluated, normal=normal, name=name, score=score)
+        num_images = (num_by_class or {}).get(name)
+        num_normal = _draw_class(axes, evaluated, normal=normal, name=name, score=score, num_images=num_images)
     figure.suptitle(f"{score}: each class (line) over {num_normal:,} normals (grey)")
     figure.supxlabel(f"{score} (nats), higher = more anomalous")
     figure.supylabel("density")
@@ -83,11 +100,14 @@ def score_histograms(evaluated: pd.DataFrame, *, normal: Collection[str], score:
 
 
 def class_histogram(
-    evaluated: pd.DataFrame, *, normal: Collection[str], name: str, score: str = "vae_reconst"
+    evaluated: pd.DataFrame, *, normal: Collection[str], name: str, num_images: int, score: str = "vae_reconst"
 ) -> Figure:
-    """Return one panel of `score_histograms` as a figure of its own, on the axis that all classes share."""
+    """Return one panel of `score_histograms` as a figure of its own, on the axis that all classes share.
+
+    `num_images` of the class there are; `evaluated` may be a sample of them.
+    """
     figure, (axes,) = _grid(1, num_columns=1, panel_size=(3.6, 2.3))
-    _draw_class(axes, evaluated, normal=normal, name=name, score=score)
+    _draw_class(axes, evaluated, normal=normal, name=name, score=score, num_images=num_images)
     axes.set(xlabel=f"{score} (nats)", ylabel="density")
     return figure
 
@@ -109,7 +129,7 @@ def bars(
     figure, (axes,) = _grid(1, num_columns=1, panel_size=(width, 2.3))
     for index, (label, heights) in enumerate(counts.items()):
         if index == 0:
-            axes.stairs(heights, edges, fill=True, color=_NORMAL_COLOUR, alpha=0.6, label=label)
+            axes.stairs(heights, edges, fill=True, facecolor=_NORMAL_FILL, edgecolor=_NORMAL_COLOUR, label=label)
         else:
             axes.stairs(heights, edges, color=_line_style(index)["color"], linewidth=1.6, label=label)
     if expected is not None:
@@ -185,14 +205,17 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_class(axes: Axes, evaluated: pd.DataFrame, *, normal: Collection[str], name: str, score: str) -> int:
+def _draw_class(
+    axes: Axes, evaluated: pd.DataFrame, *, normal: Collection[str], name: str, score: str, num_images: int | None
+) -> int:
     """Draw the class over the normals, whose number is returned."""
     values = evaluated[score].to_numpy(dtype=np.float64)
     low, high = _robust_limits(values)
     edges = np.linspace(low, high, _NUM_BINS + 1)
     normals = values[evaluated["label"].isin(normal).to_numpy()]
     abnormal = values[(evaluated["label"] == name).to_numpy()]
-    axes.hist(normals, bins=list(edges), weights=_density(normals, edges=edges), color=_NORMAL_COLOUR, alpha=0.6)
+    weights = _density(normals, edges=edges)
+    axes.hist(normals, bins=list(edges), weights=weights, color=_NORMAL_FILL, edgecolor=_NORMAL_COLOUR, linewidth=0.6)
     axes.hist(
         abnormal,
         bins=list(edges),
@@ -202,7 +225,8 @@ def _draw_class(axes: Axes, evaluated: pd.DataFrame, *, normal: Collection[str],
         color=_line_style(abnormal_classes(evaluated, normal=normal).index(name))["color"],
     )
     num_beyond = int(((abnormal < low) | (abnormal > high)).sum())
-    axes.set_title(f"{name}, {len(abnormal):,} images" + (f" ({num_beyond} beyond)" if num_beyond else ""))
+    of_all = f" of {num_images:,}" if num_images not in (None, len(abnormal)) else ""
+    axes.set_title(f"{name}, {len(abnormal):,}{of_all} images" + (f" ({num_beyond} beyond)" if num_beyond else ""))
     axes.set(xlim=(low, high), yticks=[])
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(_with_commas)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinvae.audit.status import ScoringStatus
+from skinvae.metrics.highlights import Highlights
 from skinvae.report.evaluation import Evaluation
 from skinvae.report.galleries import Choice
 from skinvae.report.survey import Key, Survey
@@ -56,14 +57,6 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class PValueCounts:
-    """The p-values of evaluated images, in equal bars from 0 to 1."""
-
-    normal: NDArray[np.int64]
-    abnormal: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class Findings:
     """Of one scoring."""
 
@@ -79,9 +72,10 @@ class Findings:
     """Versions of the libraries that made the scores; empty if the table does not tell."""
     labels: str | None
     groups: str | None
+    metadata: str | None
     evaluation: Evaluation | None
     """None without labels."""
-    p_values: PValueCounts | None
+    highlights: Highlights | None
     """None without labels."""
     label_of: Mapping[str, str]
     """Of the images in `rows`, as far as labels know them."""

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-import pandas as pd
-
-from skinvae.metrics.evaluation import abnormal_classes
-from skinvae.metrics.join import LabelJoin
-from skinvae.report.survey import HEADLINE, Key, Survey
+from skinvae.metrics.highlights import Highlights
+from skinvae.report.survey import Key, Survey
 
 NUM_EXTREMES = 9
-NUM_MISSED = 6
-"""Of each class."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +21,7 @@ class Choice:
     image_ids: tuple[str, ...] = ()
 
 
-def choose_images(survey: Survey, join: LabelJoin | None) -> list[Choice]:
+def choose_images(survey: Survey, highlights: Highlights | None) -> list[Choice]:
     """The extremes of all images; with labels also the most missed ones of each class, none of them trained on."""
     if not survey.num_ok:
         return []
@@ -35,23 +29,18 @@ def choose_images(survey: Survey, join: LabelJoin | None) -> list[Choice]:
         Choice("most", "Most anomalous", "The highest scores of all images.", keys=tuple(survey.most)),
         Choice("least", "Least anomalous", "The lowest scores of all images.", keys=tuple(survey.least)),
     ]
-    return choices if join is None else [*choices, *_missed(join.evaluated, normal=join.normal)]
+    return choices if highlights is None else [*choices, *_missed(highlights)]
 
 
-def _missed(evaluated: pd.DataFrame, *, normal: Collection[str]) -> list[Choice]:
-    ranked = evaluated.sort_values([HEADLINE, "image_id"])
-    is_normal = ranked["label"].isin(normal)
+def _missed(highlights: Highlights) -> list[Choice]:
+    num_normal = highlights.num_normal
     choices = []
-    for number, name in enumerate(abnormal_classes(evaluated, normal=normal), start=1):
-        its = ranked[ranked["label"] == name]
-        lowest = its.head(NUM_MISSED)
-        beaten = int((ranked.loc[is_normal, HEADLINE] >= lowest[HEADLINE].iloc[0]).sum())
+    for number, one in enumerate(highlights.missed, start=1):
         description = (
-            f"The lowest scores of {len(its):,} images of this class: the model finds them unremarkable. "
-            f"{beaten:,} of {int(is_normal.sum()):,} normal images score at least as high as the lowest."
+            f"The lowest scores of {one.num_images:,} images of this class: the model finds them unremarkable. "
+            f"{one.num_normals_above:,} of {num_normal:,} normal images score at least as high as the lowest."
         )
-        choices.append(Choice(f"missed-{number}", f"Missed: {name}", description, image_ids=tuple(lowest["image_id"])))
-    highest = ranked[is_normal].iloc[::-1].head(NUM_MISSED)
-    description = f"The highest scores of {int(is_normal.sum()):,} normal images: false alarms at any threshold below."
-    title = f"False alarms: {', '.join(normal)}"
-    return [*choices, Choice("false-alarms", title, description, image_ids=tuple(highest["image_id"]))]
+        choices.append(Choice(f"missed-{number}", f"Missed: {one.label}", description, image_ids=one.image_ids))
+    description = f"The highest scores of {num_normal:,} normal images: false alarms at any threshold below."
+    title = f"False alarms: {', '.join(highlights.normal)}"
+    return [*choices, Choice("false-alarms", title, description, image_ids=highlights.false_alarms)]

@@ -48,7 +48,9 @@ def model_facts(bundle: ModelBundle, *, model: str) -> Facts:
     return Facts("Model", tuple(facts.items()))
 
 
-def data_facts(bundle: ModelBundle, *, labels: str | None, groups: str | None, names: Names) -> Facts:
+def data_facts(
+    bundle: ModelBundle, *, labels: str | None, groups: str | None, metadata: str | None, names: Names
+) -> Facts:
     """What the model was trained on, and what the scores are held against."""
     data = bundle.config.data
     facts = {
@@ -60,6 +62,7 @@ def data_facts(bundle: ModelBundle, *, labels: str | None, groups: str | None, n
         "licence": data.get("licence") or "not stated",
         "labels": "none given" if labels is None else names.place(labels),
         "lesions": "none given" if groups is None else names.place(groups),
+        "metadata": "none given" if metadata is None else names.place(metadata),
     }
     return Facts("Data", tuple(facts.items()))
 

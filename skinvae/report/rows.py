@@ -1,19 +1,16 @@
-"""What the report reads of a table beside the survey: few rows in full, p-values, the libraries that made them."""
+"""What the report reads of a table beside the survey: few rows in full, the libraries that made them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 
-import numpy as np
-import pandas as pd
 from pyarrow import dataset
 
-from skinvae.metrics.join import LabelJoin
 from skinvae.records import SCORE_SCHEMA, Status
-from skinvae.report.findings import ChosenRows, PValueCounts, Row
+from skinvae.report.findings import ChosenRows, Row
 from skinvae.report.galleries import Choice
-from skinvae.report.survey import NUM_P_BINS, Key, Survey
+from skinvae.report.survey import Key, Survey
 from skinvae.storage.score_table import ScoreTable
 
 
@@ -36,23 +33,6 @@ def chosen_rows(scores: ScoreTable, scoring_id: str, choices: Sequence[Choice], 
             if is_labelled:
                 by_image[row["image_id"]] = min(key, by_image.get(row["image_id"], key))
     return ChosenRows(by_key, by_image)
-
-
-def count_p_values(scores: ScoreTable, scoring_id: str, join: LabelJoin) -> PValueCounts:
-    """Of evaluated images, whose rows may be many: by batches."""
-    image_ids = pd.Index(join.evaluated["image_id"])
-    is_normal = join.is_normal
-    counts = np.zeros((2, NUM_P_BINS), np.int64)
-    for batch in scores.batches(
-        ["image_id", "p_value"], scoring_id=scoring_id, only=dataset.field("p_value").is_valid()
-    ):
-        position = image_ids.get_indexer(batch["image_id"].to_pandas())
-        is_evaluated = position >= 0
-        p_values = batch["p_value"].to_numpy()[is_evaluated]
-        its_normal = is_normal[position[is_evaluated]]
-        for index, chosen in enumerate((its_normal, ~its_normal)):
-            counts[index] += np.histogram(p_values[chosen], bins=NUM_P_BINS, range=(0, 1))[0]
-    return PValueCounts(normal=counts[0], abnormal=counts[1])
 
 
 def libraries_of(scores: ScoreTable, scoring_id: str) -> dict[str, str]:

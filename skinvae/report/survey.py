@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from skinvae.metrics.highlights import NUM_P_BINS
 from skinvae.records import SCORES, Status
 
 HEADLINE = "vae_reconst"
@@ -23,7 +24,6 @@ _MAX_CELLS = 4096
 _MAX_ORDINAL = 2.0**40
 """Of a cell: well below 2**53, above which a float64 no longer tells one from the next."""
 
-NUM_P_BINS = 20
 _FENCE = 5.0
 """Interquartile ranges between the quartiles and the ends of a histogram's axis."""
 

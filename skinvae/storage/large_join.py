@@ -9,10 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from skinvae.errors import LabelsError
+from skinvae.metrics.highlights import NUM_HIGHLIGHTS, NUM_P_BINS, Highlights, Missed
 from skinvae.metrics.join import (
     NUM_EXAMPLES,
     SAME_SCORE_TOLERANCE,
@@ -158,6 +160,38 @@ def _sizes_by(side: str, *, where: str = IN_BATCH) -> str:
         "SELECT side, sum(num), sum(num) * sum(num) / sum(num * num), count(*) FROM ("
         f"SELECT {side} AS side, count(*)::DOUBLE AS num FROM evaluated JOIN codes USING (label) WHERE {where} "
         "GROUP BY 1, coalesce(lesion, image_id)) GROUP BY side"
+    )
+
+
+def read_highlights(scratch: Scratch, join: LabelJoin, *, classes: Sequence[str], score: str) -> Highlights:
+    """What `find_highlights` finds, of all images; `classes` as they were numbered."""
+    coded = "FROM evaluated JOIN codes USING (label)"
+
+    def first(code: int, order: str) -> tuple[str, ...]:
+        found = scratch.rows(
+            f"SELECT image_id {coded} WHERE code = {code} ORDER BY {score} {order}, image_id {order} "
+            f"LIMIT {NUM_HIGHLIGHTS}"
+        )
+        return tuple(str(image_id) for (image_id,) in found)
+
+    def missed(code: int, name: str) -> Missed:
+        lowest = f"(SELECT min({score}) {coded} WHERE code = {code})"
+        num_above = scratch.value(f"SELECT count(*) {coded} WHERE code = 0 AND {score} >= {lowest}")
+        return Missed(name, join.num_evaluated_by_class[name], first(code, "ASC"), num_above)
+
+    p_values = np.zeros((2, NUM_P_BINS), np.int64)
+    bar = f"least(floor(p_value * {NUM_P_BINS}), {NUM_P_BINS - 1})::INTEGER"
+    for is_abnormal, place, num in scratch.rows(
+        f"SELECT code > 0, {bar}, count(*) {coded} WHERE p_value IS NOT NULL GROUP BY ALL"
+    ):
+        p_values[int(is_abnormal), place] += num
+    return Highlights(
+        normal=join.normal,
+        num_normal=join.num_normal,
+        missed=tuple(missed(code, name) for code, name in enumerate(classes, start=1)),
+        false_alarms=first(0, "DESC"),
+        normal_p_values=p_values[0],
+        abnormal_p_values=p_values[1],
     )
 
 

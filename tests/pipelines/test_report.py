@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from skinvae.config import build_config
 from skinvae.errors import BundleError, UsageError
 from skinvae.images.decode import DecodeSettings, decode
 from skinvae.model.scorer import ScoringSettings
@@ -25,6 +26,8 @@ from skinvae.pipelines.evaluate import evaluate
 from skinvae.pipelines.prepare import prepare
 from skinvae.pipelines.report import ReportSummary, report
 from skinvae.pipelines.score import score
+from skinvae.report.evaluation_findings import detection_sentences
+from skinvae.storage import large_join
 from skinvae.storage.bundle import read_bundle
 from skinvae.storage.filesystem import Location
 from tests.conftest import SMALL, ArchiveFiles, config
@@ -32,12 +35,15 @@ from tests.s3_server import S3Server
 from tests.unit.report.html.test_page import Page
 
 NUM_MISSED_GALLERIES = 7
+SAMPLE_SIZE = 5
 
 
 def run(table: str, model: str, out: Path | str, **changes: object) -> ReportSummary:
     arguments = {
         "labels": None,
         "groups": None,
+        "normal": (),
+        "metadata": None,
         "moves": (),
         "with_pictures": True,
         "with_names": True,
@@ -86,6 +92,73 @@ def test_a_labelled_report_says_what_evaluate_says(
     missed = page.text.split("Missed: MEL")[1]
     trained = set(read_bundle(Location.parse(model)).split.query("split == 'train'")["image_id"])
     assert not trained & set(re.findall(r"ISIC_\d+", missed.split("Rejected images")[0]))
+
+
+def test_the_page_says_what_is_found_compared_and_split(
+    table: str, model: str, archive: ArchiveFiles, tmp_path: Path
+) -> None:
+    run(table, model, tmp_path / "r.html", labels=archive.labels, groups=archive.groups, metadata=archive.groups)
+    evaluation = evaluate(
+        table, labels=archive.labels, out=str(tmp_path / "e"), groups=archive.groups, normal=(), protocol="all",
+        scoring_id=None, config=config(), metadata=archive.groups,
+    )  # fmt: skip
+    page = page_of(tmp_path / "r.html")
+    assert evaluation.curves is not None
+    assert evaluation.comparison is not None
+    assert evaluation.strata is not None
+    for row in evaluation.curves.average_precision.query("score == 'vae_reconst'").itertuples():
+        assert f"{row.average_precision:.3f}" in page.text
+        assert f"{100 * row.prevalence:.3g} %" in page.text
+    for row in evaluation.curves.operating_points.query("score == 'vae_reconst'").itertuples():
+        assert f"{100 * row.ci_low:.3g} % to {100 * row.ci_high:.3g} %" in page.text
+    for sentence in detection_sentences(evaluation.detection):
+        assert sentence in page.text
+    for row in evaluation.comparison.query("target == 'pooled'").itertuples():
+        assert f"{row.difference:+.3f}" in page.text
+    for row in evaluation.strata.itertuples():
+        assert f"{row.variable}: {row.stratum}" in page.text
+    assert [one for one in page.all("svg") if (one["aria-label"] or "").startswith("Forest plot")]
+    assert "Not of this model" in page.text
+
+
+def test_other_classes_may_be_called_normal(table: str, model: str, archive: ArchiveFiles, tmp_path: Path) -> None:
+    run(table, model, tmp_path / "r.html", labels=archive.labels, normal=["NV", "BKL"])
+    text = page_of(tmp_path / "r.html").text
+    assert "False alarms: NV, BKL" in text
+    assert "Missed: BKL" not in text
+
+
+def test_the_papers_table_is_left_out_where_no_class_is_one_of_its(
+    table: str, model: str, archive: ArchiveFiles, tmp_path: Path
+) -> None:
+    truth = pd.read_csv(archive.labels).set_index("image")
+    labels = truth.idxmax(axis=1).map(lambda name: "NV" if name == "NV" else "lesion").rename("dx")
+    labels.rename_axis("image_id").to_csv(tmp_path / "two.csv")
+    run(table, model, tmp_path / "r.html", labels=str(tmp_path / "two.csv"))
+    text = page_of(tmp_path / "r.html").text
+    assert "Missed: " in text
+    assert "Not of this model" not in text
+
+
+def test_a_table_too_large_for_memory_has_the_same_numbers_and_images(
+    table: str, model: str, archive: ArchiveFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_memory = run(table, model, tmp_path / "m.html", labels=archive.labels, groups=archive.groups)
+    monkeypatch.setattr(large_join, "SAMPLE_SIZE", SAMPLE_SIZE)
+    settings = build_config({**SMALL, "evaluate": {"max_rows_in_memory": 10}})
+    on_disk = run(table, model, tmp_path / "d.html", labels=archive.labels, groups=archive.groups, config=settings)
+    assert on_disk.num_evaluated == in_memory.num_evaluated
+    memory, disk = (page_of(tmp_path / name).text for name in ("m.html", "d.html"))
+    assert "so evaluated on disk: values are exact, intervals analytic" in disk
+    assert re.search(r"Drawn from a sample of \d+ of \d+ images", disk)
+    assert "Drawn from a sample" not in memory
+    for sentence in (r"\d+ abnormal images are compared with\s+\d+ normal ones", r"of \d+ evaluated normal images",
+                     r"of these normal images are the held-out ones themselves[^.]*\."):  # fmt: skip
+        found = re.search(sentence, memory)
+        assert found is not None
+        assert found[0] in disk
+    galleries = [text.split("Missed: ", 1)[1].split("Rejected images")[0] for text in (memory, disk)]
+    assert galleries[0] == galleries[1]
 
 
 def test_pictures_are_those_of_the_archive_and_their_reconstructions(
@@ -149,8 +222,8 @@ def test_pseudonyms_leave_nothing_that_names_an_image_or_a_place(
     assert {"ISIC_PATIENT", "Müller_Anna_1950", model, str(labels)} == {
         one for one in ("ISIC_PATIENT", "Müller_Anna_1950", model, str(labels)) if one in named
     }
-    assert "image-0001" in html
-    assert "archive-01" in html
+    assert re.search(r"\bimage-[0-9a-f]{6}\b", html)
+    assert re.search(r"\barchive-[0-9a-f]{6}\b", html)
 
 
 def test_an_archive_that_moved_is_found_where_it_is_said_to_be(
@@ -250,6 +323,29 @@ def test_a_model_that_did_not_make_the_scores_is_refused(table: str, model: str,
         run(table, str(other), tmp_path / "r.html")
     with pytest.raises(BundleError, match="no model bundle at"):
         run(table, str(tmp_path / "none"), tmp_path / "r.html")
+
+
+def test_a_wrong_model_or_archive_is_refused_before_anything_is_evaluated(
+    table: str, model: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "model"
+    shutil.copytree(model, other)
+    text = (other / "config.json").read_text()
+    (other / "config.json").write_text(text.replace('"deltalake"', '"delta"'))
+    # Labels that are not there: whoever evaluates first complains of them.
+    labels = str(tmp_path / "none.csv")
+    with pytest.raises(UsageError, match="the scores were made by"):
+        run(table, str(other), tmp_path / "r.html", labels=labels)
+    with pytest.raises(UsageError, match="give OLD=NEW"):
+        run(table, model, tmp_path / "r.html", labels=labels, moves=["/nowhere=/elsewhere"])
+
+
+@pytest.mark.parametrize("change", [{"groups": "g.csv"}, {"metadata": "m.csv"}, {"normal": ["NV"]}])
+def test_what_needs_labels_is_refused_without_them(
+    table: str, model: str, tmp_path: Path, change: dict[str, object]
+) -> None:
+    with pytest.raises(UsageError, match="give --labels too"):
+        run(table, model, tmp_path / "r.html", **change)
 
 
 def test_rejected_images_are_listed_with_their_reasons(

@@ -34,6 +34,8 @@ def reports(table: str, model: str, archive: ArchiveFiles, tmp_path_factory: pyt
             out=str(folder / f"{name}.html"),
             labels=archive.labels if name == "labelled" else None,
             groups=archive.groups if name == "labelled" else None,
+            normal=(),
+            metadata=archive.groups if name == "labelled" else None,
             moves=(),
             with_pictures=name != "hidden",
             with_names=name != "hidden",

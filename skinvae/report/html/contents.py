@@ -98,7 +98,33 @@ class AurocTable:
 
 
 @dataclass(frozen=True)
-class Detection:
+class Cell:
+    """A number as it is shown, and what stands small below it."""
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a table; `is_main` rows stand out."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    is_main: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Results by what they are of; the first of `columns` heads the names of the rows."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+
+
+@dataclass(frozen=True)
+class DetectionSection:
     """How well the scores tell abnormal images from normal ones."""
 
     pooled: AurocCell
@@ -106,17 +132,30 @@ class Detection:
     num_normal: int
     num_abnormal: int
     normal: tuple[str, ...]
+    sample_note: str
+    """Empty where figures are drawn of all images."""
     roc: Chart
     ours: AurocTable
-    published: AurocTable
+    published: AurocTable | None
+    """The paper's; None where no class is one of its."""
+    found: Table | None
+    """At which cost the headline score finds what."""
+    found_sentences: tuple[str, ...]
+    """What flagging by p-value amounts to."""
+    comparison: Table | None
+    """Of the headline score with the others."""
+    comparison_note: str
+    strata: Table | None
+    """None without metadata, as is the next."""
+    forest: Chart | None
     account: tuple[str, ...]
     """Which rows count and where the others went, a sentence each."""
     notes: tuple[str, ...]
-    """On the intervals."""
+    """On how the numbers were made."""
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationSection:
     """Whether p-values are what they claim to be."""
 
     charts: tuple[Chart, ...]
@@ -204,9 +243,9 @@ class ReportContents:
     """The score that images are ordered by."""
     scored: Scored
     distributions: tuple[Chart, ...]
-    detection: Detection | None
+    detection: DetectionSection | None
     """None without labels."""
-    calibration: Calibration
+    calibration: CalibrationSection
     galleries: tuple[Gallery, ...]
     legend: ErrorLegend | None
     """None without pictures."""

@@ -47,6 +47,23 @@ def test_roc_curves_of_several_scores(frame):
     assert [axes.get_title().split(":")[0] for axes in figure.axes] == list(SCORES)
 
 
+def test_known_areas_stand_in_the_legend_and_operating_points_are_marked(frame):
+    targets = ("MEL", "DF", "pooled")
+    areas = {("vae_reconst", target): (0.9 - at / 100, 0.8, 0.95) for at, target in enumerate(targets)}
+    figure = roc_curves(frame, normal=["NV"], areas=areas, marks=[(0.9, 0.6, 0.5, 0.7)])
+    (axes,) = figure.axes
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend[:2] == ["MEL 0.900 (0.80 to 0.95)", "DF 0.890 (0.80 to 0.95)"]
+    bar, point = axes.lines[-2:]
+    np.testing.assert_allclose([bar.get_xdata(), bar.get_ydata()], [[0.1, 0.1], [0.5, 0.7]])
+    np.testing.assert_allclose([*point.get_xdata(), *point.get_ydata()], [0.1, 0.6])
+
+
+def test_a_sample_is_said_to_be_one(frame):
+    figure = score_histograms(frame, normal=["NV"], num_by_class={"MEL": 4000, "DF": 15})
+    assert [axes.get_title().split(" images")[0] for axes in figure.axes] == ["MEL, 40 of 4,000", "DF, 15"]
+
+
 def test_histograms_are_densities_on_robust_limits(frame):
     frame.loc[frame.index[-1], "vae_reconst"] = 1e9
     figure = score_histograms(frame, normal=["NV"])

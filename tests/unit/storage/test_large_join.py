@@ -12,6 +12,7 @@ import pytest
 from skinvae.errors import LabelsError
 from skinvae.metrics.bootstrap import effective_size, number_lesions
 from skinvae.metrics.evaluation import abnormal_classes
+from skinvae.metrics.highlights import find_highlights
 from skinvae.metrics.join import LabelJoin, join_labels
 from skinvae.records import SCORES
 from skinvae.storage.large_join import (
@@ -21,6 +22,7 @@ from skinvae.storage.large_join import (
     load_lesions,
     number_classes,
     ordered_chunks,
+    read_highlights,
 )
 from skinvae.storage.scratch import Scratch, open_scratch
 from tests.unit.metrics.test_join import GROUPS, LABELS, SCORED, SPLIT
@@ -119,3 +121,21 @@ def test_no_evaluated_image_is_an_empty_sample_with_its_columns() -> None:
     check(found, expected)
     with pytest.raises(LabelsError, match="no image of the normal class NV is left to evaluate"):
         abnormal_classes(found.evaluated, normal=["NV"])
+
+
+def test_highlights_on_disk_are_those_of_all_images() -> None:
+    rows, labels, split, _ = many_rows(seed=0)
+    # Equal scores too: names decide then.
+    rows = rows.round(1)
+    join = join_labels(rows, labels=labels, normal=["NV"], split=split)
+    expected = find_highlights(join.evaluated, normal=join.normal, score="vae")
+    classes = [one.label for one in expected.missed]
+    with open_scratch(memory_mb=200) as scratch:
+        read = on_disk(scratch, rows, labels, split, None)
+        number_classes(scratch, normal=["NV"], classes=classes)
+        found = read_highlights(scratch, read, classes=classes, score="vae")
+    for name in ("normal", "num_normal", "missed", "false_alarms"):
+        assert getattr(found, name) == getattr(expected, name)
+    np.testing.assert_array_equal(found.normal_p_values, expected.normal_p_values)
+    np.testing.assert_array_equal(found.abnormal_p_values, expected.abnormal_p_values)
+    assert found.normal_p_values.sum() == join.evaluated.loc[join.is_normal, "p_value"].notna().sum() > 0

@@ -12,14 +12,15 @@ import pytest
 
 from skinvae.metrics.protocols import PAPER_TABLE_2
 from skinvae.records import SCORES, Status
-from skinvae.report.detection import published_table
+from skinvae.report.detection_section import published_table
 from skinvae.report.html.contents import (
     ArchiveCounts,
     AurocCell,
     AurocTable,
-    Calibration,
+    CalibrationSection,
+    Cell,
     Chart,
-    Detection,
+    DetectionSection,
     ErrorLegend,
     Facts,
     Gallery,
@@ -30,6 +31,8 @@ from skinvae.report.html.contents import (
     ReportContents,
     RunSpeed,
     Scored,
+    Table,
+    TableRow,
 )
 from skinvae.report.html.page import render_report
 
@@ -55,6 +58,10 @@ def picture(**changes: object) -> Picture:
     return Picture(**(known | changes))
 
 
+def table(caption: str, number: str) -> Table:
+    return Table(caption, ("target", "number"), (TableRow("MEL", (Cell(number, f"{number} to 1"),), is_main=True),))
+
+
 def contents(**changes: object) -> ReportContents:
     targets = (("MEL", 31), ("pooled", 57))
     ours = AurocTable(
@@ -78,11 +85,15 @@ def contents(**changes: object) -> ReportContents:
             last_at=BEGAN + datetime.timedelta(minutes=2),
         ),
         "distributions": (Chart(SVG, "median 17"),),
-        "detection": Detection(
-            AurocCell(0.652, (0.542, 0.762)), 64, 57, ("NV",), Chart(SVG, ""), ours, published_table(),
-            ("640 rows in the table.",), ("95 % intervals by delong.",),
+        "detection": DetectionSection(
+            pooled=AurocCell(0.652, (0.542, 0.762)), num_normal=64, num_abnormal=57, normal=("NV",),
+            sample_note="Drawn from a sample of 90.", roc=Chart(SVG, ""), ours=ours, published=published_table(),
+            found=table("What is found", "0.481"), found_sentences=("3.1 % of the normals have p <= 0.05.",),
+            comparison=table("Against others", "+0.123"), comparison_note="Not adjusted.",
+            strata=table("By stratum", "0.777"), forest=Chart(SVG, ""), account=("640 rows in the table.",),
+            notes=("95 % intervals by delong.",),
         ),
-        "calibration": Calibration((Chart(SVG, ""),), ("5.3 % of them are below 0.05.",)),
+        "calibration": CalibrationSection((Chart(SVG, ""),), ("5.3 % of them are below 0.05.",)),
         "galleries": (Gallery("most", "Most anomalous", "The highest.", (picture(), picture(image_id="ISIC_2"))),),
         "legend": ErrorLegend(PIXEL, 0.41, 1.64),
         "not_shown": (NotShown("s3://bucket/b.zip", 3, "it is gone"),),
@@ -127,7 +138,8 @@ def shown(**changes: object) -> Page:
 def test_every_number_of_the_contents_is_on_the_page() -> None:
     text = shown().text
     numbers = ["12,345", "12,324", "21", "123", "run-7", "0:01:40", "0.731", "0.62 to 0.84", "n = 31", "n = 57",
-               "64", "57", "0.017", "0.41", "1.64", "ends after 17 bytes", "feedbeef", "5.3 %"]  # fmt: skip
+               "64", "57", "0.017", "0.41", "1.64", "ends after 17 bytes", "feedbeef", "5.3 %", "0.481 to 1",
+               "+0.123", "0.777", "3.1 % of the normals", "Not adjusted.", "a sample of 90", "by delong"]  # fmt: skip
     numbers += [f"{1234.5 + number:,.1f}" for number in range(len(SCORES))]
     numbers += [f"{value:.3f}" for row in PAPER_TABLE_2.values() for value in row.values()]
     numbers += [str(10 + number) for number, one in enumerate(Status) if one != Status.OK]
@@ -174,7 +186,7 @@ def test_the_page_loads_nothing_and_links_only_to_itself_and_to_the_paper() -> N
 
 def test_tables_have_captions_and_headers_with_a_scope_and_images_a_text() -> None:
     page = shown()
-    assert len(page.all("caption")) == len(page.all("table")) == 7
+    assert len(page.all("caption")) == len(page.all("table")) == 10
     assert all(header.get("scope") in {"col", "row"} for header in page.all("th"))
     assert all(image.get("alt") for image in page.all("img"))
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h\d", tag)]
@@ -205,4 +217,15 @@ def test_trained_images_are_marked_and_missing_p_values_are_said() -> None:
 def test_without_names_the_page_says_so() -> None:
     text = shown(shows_names=False, commands=()).text
     assert "they name files" in text
-    assert "replaced by numbers" in text
+    assert "replaced by random codes" in text
+
+
+def test_tables_that_there_are_not_leave_no_heading() -> None:
+    section = contents().detection
+    assert section is not None
+    few = dataclasses.replace(section, published=None, found=None, comparison=None, strata=None, forest=None)
+    page = shown(detection=few)
+    assert len(page.all("table")) == 6
+    for heading in ("Not of this model", "at which cost", "another score", "For whom"):
+        assert heading in shown().text
+        assert heading not in page.text
