@@ -161,6 +161,7 @@ def test_the_evaluation_on_disk_is_that_in_memory(table: str, archive: ArchiveFi
     assert (widths[1] / widths[0]).median() == pytest.approx(1.0, abs=0.25)
 
 
+@pytest.mark.slow
 def test_two_models_are_compared_on_what_neither_was_trained_on(
     table: str, archive: ArchiveFiles, tmp_path: Path
 ) -> None:

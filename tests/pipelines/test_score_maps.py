@@ -144,6 +144,7 @@ def test_an_interrupted_pass_goes_on(
     assert set(kept["run_id"]) == set(committed["run_id"])
 
 
+@pytest.mark.slow
 def test_a_killed_pass_is_completed_by_the_same_command(
     ray_cluster: str, model: str, archive: ArchiveFiles, tmp_path: Path
 ) -> None:
@@ -253,6 +254,7 @@ def test_of_a_damaged_archive_what_was_scored_is_mapped(model: str, archive: Arc
     assert "cut.tar is damaged" in message
 
 
+@pytest.mark.slow
 def test_tables_and_maps_on_s3(model: str, archive: ArchiveFiles, s3: S3Server, ray_cluster: str) -> None:
     """By the command line: what it prints, and what it says where there are no scores to look at."""
     Location.parse("s3://maps").filesystem.mkdir("maps")

@@ -24,6 +24,8 @@ PACKAGE = Path(__file__).parents[2] / "skinvae"
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     before = dict(logs._run)
+    # Tests of jobs in this process may have begun runs.
+    logs._run.update(run_id=None, scoring_id=None)
     yield
     use_format("text")
     logs._run.update(before)
