@@ -140,7 +140,7 @@ def comparison_tables(comparison: pd.DataFrame) -> list[Table]:
 
 
 def strata_table(strata: pd.DataFrame) -> Table:
-    """Return one row a stratum; an AUROC never without its interval, and a note where it rests on few images."""
+    """Return one row a stratum; an AUROC never without its interval, and a word where it rests on few images."""
     table = titled_table(f"AUROC of {strata['score'].iloc[0]} by stratum, abnormal images pooled, 95 % intervals")
     for header in ("", "", "normal", "abnormal", "AUROC", ""):
         table.add_column(header, justify="right" if header else "left", no_wrap=True)
@@ -150,7 +150,9 @@ def strata_table(strata: pd.DataFrame) -> Table:
         auroc = "-" if pd.isna(value) else f"{short(value)} ({short(low, 2)}-{short(high, 2)})"
         name = variable if variable != before else ""
         before = variable
-        table.add_row(name, stratum, f"{num_normal:,}", f"{num_abnormal:,}", auroc, note)
+        # How few stands in the same row: 80 columns hold no more words.
+        word = "few" if note.startswith("only") else note
+        table.add_row(name, stratum, f"{num_normal:,}", f"{num_abnormal:,}", auroc, word)
     return table
 
 
